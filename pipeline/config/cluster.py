@@ -1,0 +1,60 @@
+"""The clusters a run may use (`cluster.yaml`): each entry is a name and how to get workers there."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, RootModel, field_validator
+
+from pipeline.config.model import Model
+from pipeline.config.sizes import parse_bytes
+
+
+class LocalCluster(Model):
+    """Worker processes on this machine, on the loopback interface only."""
+
+    kind: Literal["local"] = "local"
+    workers: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    """Worker processes; `auto`: one for every `threads` cores."""
+    threads: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    """Threads a worker computes with; `auto`: 1 up to 8 cores, 4 beyond."""
+    memory: str = "auto"
+    """Memory limit per worker, e.g. `2 GB`; `auto`: an equal share of 80 % of this machine's memory."""
+    dashboard: bool = True
+    """Whether Dask's dashboard is served, on the loopback interface."""
+
+    @field_validator("memory")
+    @classmethod
+    def _readable(cls, value: str) -> str:
+        if value != "auto":
+            parse_bytes(value)
+        return value
+
+
+class SerialCluster(Model):
+    """No cluster: every task in the calling process."""
+
+    kind: Literal["serial"]
+    memory: str = "auto"
+    """Memory limit of the process, e.g. `2 GB`; `auto`: 80 % of this machine's memory."""
+
+    @field_validator("memory")
+    @classmethod
+    def _readable(cls, value: str) -> str:
+        if value != "auto":
+            parse_bytes(value)
+        return value
+
+
+Cluster = Annotated[LocalCluster | SerialCluster, Field(discriminator="kind")]
+
+
+class Clusters(RootModel[dict[str, Cluster]]):
+    """The content of cluster.yaml: name → cluster."""
+
+
+DEFAULT: dict[str, LocalCluster | SerialCluster] = {
+    "local": LocalCluster(),
+    "serial": SerialCluster(kind="serial"),
+}
+"""What a run may name when no cluster.yaml is found."""

@@ -1,0 +1,203 @@
+"""The configuration of a run (`run.yaml`) as a frozen, validated value.
+
+Every default stands here and nowhere else. Unknown keys are refused; types are checked strictly, so that a
+misspelt or mistyped value never falls back to a default in silence.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+Kernel = Literal["ntk", "nngp"]
+Task = Literal["classification", "regression", "none"]
+
+
+class Model(BaseModel):
+    """Frozen, closed to unknown keys; field descriptions end up in `ntk schema`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
+
+
+class Source(Model):
+    """Where a set of inputs comes from: files, or a data set that is built in."""
+
+    x: str | None = None
+    """Inputs: `.npy`, `.npz#key`, `.zarr/path`, `.csv`; shape (rows, ...). Relative to this file's folder."""
+    y: str | None = None
+    """Labels or targets, one row per input: as for `x`; `.csv#column` picks a column."""
+    source: Literal["digits"] | None = None
+    """A built-in data set instead of files: `digits`, the 1,797 handwritten digits of scikit-learn (8×8)."""
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> Source:
+        if (self.x is None) == (self.source is None):
+            raise ValueError("needs either `x` (a file) or `source` (a built-in data set), and not both")
+        if self.source is not None and self.y is not None:
+            raise ValueError("`y` does not go with `source`: a built-in data set has its own labels")
+        return self
+
+
+class Split(Model):
+    """A held-out share taken from the training rows; stratified by class in classification."""
+
+    test: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    """Share of the rows held out."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Seed of the shuffle."""
+
+
+class Data(Model):
+    """Inputs, targets and how they are prepared."""
+
+    train: Source
+    """Training inputs and targets."""
+    test: Source | None = None
+    """Held-out inputs (targets optional: without them predictions are stored but not scored)."""
+    split: Split | None = None
+    """Instead of `test`: hold out a share of the training rows."""
+    task: Task = "classification"
+    """`classification` (integer or string labels, encoded as centred one-hot), `regression`, or `none`."""
+    shape: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(strict=False)] | None = None
+    """Shape of one input for the network, when files hold it flat: `[8, 8, 1]` makes images (height, width, channels)."""
+    normalize: Literal["sphere", "standardize", "none"] = "sphere"
+    """`sphere`: every input scaled to Euclidean norm 1; `standardize`: every feature to mean 0 and variance 1
+    (statistics of the training rows); `none`."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _source_shorthand(cls, value: Any) -> Any:
+        if isinstance(value, dict) and "source" in value and "train" not in value:
+            value = {**value, "train": {"source": value["source"]}}
+            del value["source"]
+        return value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Data:
+        if self.test is not None and self.split is not None:
+            raise ValueError("give either `test` or `split`, not both")
+        if self.task != "none" and self.train.source is None and self.train.y is None:
+            raise ValueError(f"task {self.task} needs `train.y`; use `task: none` for a Gram matrix and spectrum only")
+        return self
+
+
+class KernelConfig(Model):
+    """Which kernel is computed, and in which precision."""
+
+    architecture: list[Any] | dict[str, Any] | str | None = None
+    """The network: a list is `serial`, a layer is `Name` or `{Name: {argument: value}}`."""
+    function: Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")] | None = None
+    """A kernel function of your own instead, `package.module:fn`, called as fn(x1, x2) -> (rows1, rows2); needs
+    the flag --allow-code."""
+    get: Annotated[tuple[Kernel, ...], Field(strict=False)] = ("ntk",)
+    """Which kernels to compute and store: `[ntk]`, `[nngp]` or both."""
+    precision: Literal["float64", "float32"] = "float64"
+    """Arithmetic and storage of the Gram matrix."""
+
+    @field_validator("get", mode="before")
+    @classmethod
+    def _one_or_many(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return ("ntk", "nngp") if value == "both" else (value,)
+        return value
+
+    @field_validator("get")
+    @classmethod
+    def _distinct(cls, value: tuple[Kernel, ...]) -> tuple[Kernel, ...]:
+        if not value:
+            raise ValueError("must name at least one kernel: ntk, nngp")
+        if len(set(value)) != len(value):
+            raise ValueError("names a kernel twice")
+        return tuple(sorted(value, reverse=True))  # one order, whatever was written: ntk before nngp
+
+    @model_validator(mode="after")
+    def _one_kernel(self) -> KernelConfig:
+        if (self.architecture is None) == (self.function is None):
+            raise ValueError("needs either `architecture` or `function`, and not both")
+        return self
+
+
+class GramConfig(Model):
+    """How the Gram matrix is cut and stored."""
+
+    tile: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    """Rows and columns of a tile (= one Zarr chunk); `auto` chooses from the memory limit and the workers."""
+    compression: Literal["none", "lz4", "zstd"] = "none"
+    """Kernel entries compress little (about 1.3 times in float32): `none` is the fastest."""
+
+
+class SolveConfig(Model):
+    """Kernel regression (K + ridge · mean(diag K) · I) A = Y."""
+
+    method: Literal["auto", "cholesky", "none"] = "auto"
+    """`cholesky`: blocked, out of core; `none`: no regression."""
+    ridge: Annotated[tuple[Annotated[float, Field(ge=0, allow_inf_nan=False)], ...], Field(strict=False)] = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2)
+    """Ridge values relative to the mean diagonal of the Gram matrix."""
+    kernel: Kernel | Literal["auto"] = "auto"
+    """Which stored kernel is regressed with; `auto`: ntk when it is stored."""
+    select: Literal["loo", "held_out"] = "loo"
+    """What chooses the ridge: leave-one-out error of the training rows, or the error on the held-out rows (which
+    then is no longer an unbiased test error; the report says so)."""
+
+    @field_validator("ridge", mode="before")
+    @classmethod
+    def _one_or_many(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+    @field_validator("ridge")
+    @classmethod
+    def _sorted(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if not value:
+            raise ValueError("must name at least one value")
+        if len(set(value)) != len(value):
+            raise ValueError("names a value twice")
+        return tuple(sorted(value))
+
+
+class SpectrumConfig(Model):
+    """Eigenvalues of the stored Gram matrices."""
+
+    method: Literal["auto", "eigh", "none"] = "auto"
+    """`eigh`: all eigenpairs in memory (LAPACK); `none`: no spectrum."""
+    count: Annotated[int, Field(ge=1)] | Literal["all"] = "all"
+    """How many leading eigenvalues are stored."""
+    vectors: Annotated[int, Field(ge=0)] = 16
+    """How many leading eigenvectors are stored."""
+
+
+class RunConfig(Model):
+    """Everything a run depends on, apart from the machines it runs on."""
+
+    data: Data
+    kernel: KernelConfig
+    gram: GramConfig = GramConfig()
+    solve: SolveConfig = SolveConfig()
+    spectrum: SpectrumConfig = SpectrumConfig()
+    cluster: str = "local"
+    """A name in cluster.yaml."""
+    out: str = "runs/ntk"
+    """The run directory, relative to the current directory."""
+
+    @model_validator(mode="after")
+    def _kernel_is_stored(self) -> RunConfig:
+        if self.solve.kernel != "auto" and self.solve.kernel not in self.kernel.get:
+            raise ValueError(
+                f"solve.kernel is {self.solve.kernel}, but kernel.get stores only {', '.join(self.kernel.get)}"
+            )
+        return self
+
+    @property
+    def solve_kernel(self) -> str:
+        """The kernel that regression uses."""
+        return self.kernel.get[0] if self.solve.kernel == "auto" else self.solve.kernel
+
+    @property
+    def solves(self) -> bool:
+        """Whether this run has a regression to do."""
+        return self.data.task != "none" and self.solve.method != "none"
+
+    @property
+    def predicts(self) -> bool:
+        """Whether this run has held-out rows to predict."""
+        return self.solves and (self.data.test is not None or self.data.split is not None)

@@ -1,0 +1,265 @@
+"""Inputs and targets of a run: reading, checking, splitting, encoding, normalising, and their fingerprint.
+
+Order of the steps: read → check (finite, shapes) → hold out → encode labels → normalise with statistics of the
+training rows only.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.config.model import Data, Source
+from pipeline.data_files import read_array
+from pipeline.errors import InputError
+from pipeline.store.digest import digest
+
+
+class DataWarning(UserWarning):
+    """Something about the data that a person should look at, and that does not stop the run."""
+
+
+@dataclass(frozen=True, eq=False)
+class Inputs:
+    """Prepared inputs and targets.
+
+    Attributes:
+        x_train, x_test: float64 (rows, ...); `x_test` has no rows when nothing is held out.
+        y_train, y_test: float64 (rows, outputs), or None without targets.
+        classes: names of the classes in the order of the outputs; empty for regression.
+        fingerprints: digest of each prepared array by name; what a stage depends on.
+    """
+
+    x_train: np.ndarray
+    y_train: np.ndarray | None
+    x_test: np.ndarray
+    y_test: np.ndarray | None
+    classes: tuple[str, ...]
+    fingerprints: dict[str, str]
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one input, without the batch axis."""
+        return self.x_train.shape[1:]
+
+    @property
+    def outputs(self) -> int:
+        """Columns of the targets."""
+        return 0 if self.y_train is None else self.y_train.shape[1]
+
+    @property
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The arrays there are, by name."""
+        named = {"x_train": self.x_train, "y_train": self.y_train, "x_test": self.x_test, "y_test": self.y_test}
+        return {name: array for name, array in named.items() if array is not None and len(array)}
+
+
+def load(config: Data) -> Inputs:
+    """Everything `data` in a run.yaml describes.
+
+    Raises:
+        InputError: missing files or keys, pickled or non-numeric arrays, shapes that do not match, NaN or Inf (with the
+            row numbers), fewer than two rows, labels that cannot be encoded.
+    Warns:
+        DataWarning: duplicate rows; zero rows under `normalize: sphere`.
+    """
+    x, y = _source(config.train, "data.train")
+    if config.split is not None:
+        x, y, x_test, y_test = _split(x, y, config)
+    elif config.test is not None:
+        x_test, y_test = _source(config.test, "data.test")
+        if x_test.shape[1:] != x.shape[1:]:
+            raise InputError(
+                f"data.test.x: inputs of shape {x_test.shape[1:]}, but data.train.x has {x.shape[1:]}",
+                hint="both need the same features in the same order",
+            )
+    else:
+        x_test, y_test = x[:0], None
+    x, x_test = _reshape(x, config, "data.train.x"), _reshape(x_test, config, "data.test.x")
+    if len(x) < 2:
+        raise InputError(f"data.train.x: needs at least 2 rows, got {len(x)}")
+    _warn_duplicates(x)
+    y, y_test, classes = _encode(y, y_test, config.task)
+    x, x_test = _normalize(x, x_test, config.normalize)
+    named = {"x_train": x, "y_train": y, "x_test": x_test, "y_test": y_test}
+    prints = {name: digest(array) for name, array in named.items() if array is not None}
+    return Inputs(x, y, x_test, y_test, classes, prints)
+
+
+def _source(source: Source, field: str) -> tuple[np.ndarray, np.ndarray | None]:
+    """Inputs as float64 and raw targets."""
+    if source.source is not None:
+        from sklearn.datasets import load_digits
+
+        digits: Any = load_digits()
+        return digits.data.astype(np.float64), digits.target
+    if source.x is None:
+        raise InputError(f"{field}: needs `x` or `source`")
+    x = _numeric(read_array(source.x, f"{field}.x", drop=_own_column(source)), f"{field}.x")
+    if x.ndim < 2:
+        raise InputError(f"{field}.x: expected (rows, features...), got shape {x.shape}", hint="a single feature is (rows, 1)")
+    if 0 in x.shape[1:]:
+        raise InputError(f"{field}.x: inputs of shape {x.shape[1:]} have no features")
+    if source.y is None:
+        return x, None
+    y = read_array(source.y, f"{field}.y")
+    if y.ndim == 0 or len(y) != len(x):
+        rows = "no rows" if y.ndim == 0 else f"{len(y)} rows"
+        raise InputError(f"{field}.y: {rows}, but {field}.x has {len(x)}", hint="one label or target per input")
+    return x, y
+
+
+def _reshape(x: np.ndarray, config: Data, field: str) -> np.ndarray:
+    if config.shape is None:
+        return x
+    if math.prod(config.shape) != math.prod(x.shape[1:]):
+        raise InputError(
+            f"{field}: inputs of shape {x.shape[1:]} cannot be given data.shape {config.shape}: "
+            f"{math.prod(x.shape[1:])} entries against {math.prod(config.shape)}"
+        )
+    return x.reshape(len(x), *config.shape)
+
+
+def _own_column(source: Source) -> str | None:
+    """The column of x's own CSV file that holds the targets, and so is no feature."""
+    if source.y is None or source.x is None or "#" not in source.y:
+        return None
+    file, column = source.y.rsplit("#", 1)
+    return column if Path(file) == Path(source.x) else None
+
+
+def _numeric(array: np.ndarray, field: str) -> np.ndarray:
+    """As float64, refusing what is no number and what is not finite."""
+    if array.dtype.kind not in "fiub":
+        raise InputError(f"{field}: expected real numbers, got dtype {array.dtype}")
+    array = np.ascontiguousarray(array, dtype=np.float64)
+    finite = np.isfinite(array).reshape(len(array), -1).all(axis=1) if array.size else np.ones(len(array), bool)
+    if not finite.all():
+        bad = np.flatnonzero(~finite)
+        raise InputError(
+            f"{field}: NaN or Inf in {len(bad)} of {len(array)} rows: {_some(bad)}",
+            hint="remove or impute these rows (numbered from 0)",
+        )
+    return array
+
+
+def _some(indices: np.ndarray, most: int = 10) -> str:
+    shown = ", ".join(str(i) for i in indices[:most])
+    return shown if len(indices) <= most else f"{shown}, …"
+
+
+def _warn_duplicates(x: np.ndarray) -> None:
+    rows = np.ascontiguousarray(x.reshape(len(x), -1))
+    keys = rows.view(np.dtype((np.void, rows.dtype.itemsize * rows.shape[1]))).ravel()
+    _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
+    again = np.flatnonzero(first[inverse] != np.arange(len(rows)))
+    if len(again):
+        warnings.warn(
+            f"data.train.x: {len(again)} rows repeat an earlier one (rows {_some(again)}): "
+            "the Gram matrix is singular without a ridge",
+            DataWarning,
+            stacklevel=3,
+        )
+
+
+def _split(x: np.ndarray, y: np.ndarray | None, config: Data) -> tuple[Any, ...]:
+    from sklearn.model_selection import train_test_split
+
+    split = config.split
+    stratify = y if config.task == "classification" else None
+    try:
+        kept, held = train_test_split(
+            np.arange(len(x)), test_size=split.test, random_state=split.seed, stratify=stratify  # type: ignore[union-attr]
+        )
+    except ValueError as error:
+        raise InputError(
+            f"data.split: {len(x)} rows cannot be split: {error}", hint="change data.split.test or give data.test"
+        ) from None
+    kept, held = np.sort(kept), np.sort(held)
+    return (x[kept], None, x[held], None) if y is None else (x[kept], y[kept], x[held], y[held])
+
+
+def _encode(y: np.ndarray | None, y_test: np.ndarray | None, task: str) -> tuple[Any, Any, tuple[str, ...]]:
+    """Targets as float64 (rows, outputs): centred one-hot for classes, (1 − 1/C on the class, −1/C elsewhere)."""
+    if task == "none" or y is None:
+        return None, None, ()
+    if task == "regression":
+        return _targets(y, "data.train.y"), None if y_test is None else _targets(y_test, "data.test.y"), ()
+    labels = _labels(y, "data.train.y")
+    classes = np.unique(labels)
+    if len(classes) < 2:
+        raise InputError(
+            f"data.train.y: classification needs at least 2 classes, got {len(classes)}: {classes[:1].tolist()}"
+        )
+    if len(classes) > max(2, len(labels) // 2):
+        raise InputError(
+            f"data.train.y: {len(classes)} classes in {len(labels)} rows",
+            hint="use `task: regression` for continuous targets",
+        )
+    encoded = _one_hot(labels, classes)
+    if y_test is None:
+        return encoded, None, tuple(str(name) for name in classes)
+    held = _labels(y_test, "data.test.y")
+    if held.dtype.kind != classes.dtype.kind:
+        raise InputError(f"data.test.y: labels of dtype {held.dtype}, but data.train.y has {classes.dtype}")
+    unknown = np.setdiff1d(held, classes)
+    if len(unknown):
+        raise InputError(f"data.test.y: labels that data.train.y never shows: {unknown[:10].tolist()}")
+    return encoded, _one_hot(held, classes), tuple(str(name) for name in classes)
+
+
+def _targets(y: np.ndarray, field: str) -> np.ndarray:
+    y = _numeric(y, field)
+    if y.ndim > 2:
+        raise InputError(f"{field}: expected (rows,) or (rows, outputs), got shape {y.shape}")
+    return y[:, None] if y.ndim == 1 else y
+
+
+def _labels(y: np.ndarray, field: str) -> np.ndarray:
+    """Class labels (rows,), integers or strings."""
+    if y.ndim == 2 and y.shape[1] == 1:
+        y = y[:, 0]
+    if y.ndim != 1:
+        raise InputError(f"{field}: expected one label a row, got shape {y.shape}", hint="`task: regression` takes several columns")
+    if y.dtype.kind == "f":
+        whole = _numeric(y, field)
+        if not np.array_equal(whole, np.round(whole)):
+            raise InputError(f"{field}: class labels must be whole numbers or text, got fractions", hint="use `task: regression`")
+        return whole.astype(np.int64)
+    if y.dtype.kind in "iub":
+        return y.astype(np.int64)
+    if y.dtype.kind in "UST":
+        return y.astype(str)
+    raise InputError(f"{field}: class labels must be whole numbers or text, got dtype {y.dtype}")
+
+
+def _one_hot(labels: np.ndarray, classes: np.ndarray) -> np.ndarray:
+    return (labels[:, None] == classes).astype(np.float64) - 1.0 / len(classes)
+
+
+def _normalize(x: np.ndarray, x_test: np.ndarray, how: str) -> tuple[np.ndarray, np.ndarray]:
+    if how == "sphere":
+        return _to_sphere(x, "data.train.x"), _to_sphere(x_test, "data.test.x")
+    if how == "standardize":
+        mean, deviation = x.mean(axis=0), x.std(axis=0)
+        scale = np.where(deviation > 0, deviation, 1.0)  # a constant feature carries nothing: centred, not divided by 0
+        return (x - mean) / scale, (x_test - mean) / scale
+    return x, x_test
+
+
+def _to_sphere(x: np.ndarray, field: str) -> np.ndarray:
+    flat = x.reshape(len(x), -1)
+    # Largest entry first, so that squares of entries near 1e±200 neither overflow nor vanish.
+    largest = np.abs(flat).max(axis=1, initial=0.0)
+    zero = largest == 0
+    if zero.any():
+        rows = _some(np.flatnonzero(zero))
+        warnings.warn(f"{field}: zero rows stay zero under normalize: sphere: {rows}", DataWarning, stacklevel=4)
+    scaled = flat / np.where(zero, 1.0, largest)[:, None]
+    norm = np.linalg.norm(scaled, axis=1)
+    return (scaled / np.where(zero, 1.0, norm)[:, None]).reshape(x.shape)
