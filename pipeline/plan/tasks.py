@@ -1,8 +1,9 @@
-"""What is to be done (``Task``) and what was done (``Record``), as values that travel and are written down."""
+"""What is to be done (``Task``) and what was done (``Record``), as values that travel and are kept."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from sys import intern
 from typing import Any
 
 # One chunk of one array, ("gram/ntk", (0, 3)): the unit that is written, recorded, verified and recomputed.
@@ -90,15 +91,16 @@ class Record:
         Raises:
             KeyError: a field is missing.
         """
+        # A journal of 100,000 records repeats a handful of names: interned, they cost a pointer each.
         return cls(
-            array=data["array"],
+            array=intern(data["array"]),
             key=tuple(data["key"]),
             digest=data["digest"],
             shape=tuple(data["shape"]),
-            dtype=data["dtype"],
+            dtype=intern(data["dtype"]),
             seconds=data["seconds"],
             nbytes=data["nbytes"],
-            worker=data["worker"],
+            worker=intern(data["worker"]),
             started=data["started"],
             task=data.get("task", ""),
             note=data.get("note", {}),

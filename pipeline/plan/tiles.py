@@ -10,9 +10,9 @@ from dataclasses import dataclass
 class TileGrid:
     """An n×n symmetric matrix cut into square tiles, of which only the upper ones (i ≤ j) exist.
 
-    Invariant: the tiles of ``upper()`` cover every entry (r, c) with r ≤ c exactly once; together with the
-    transposes of those with i < j they cover every entry of the matrix exactly once. The last row and column of
-    tiles are smaller when ``tile`` does not divide ``n``. A matrix that grows keeps the keys of its whole tiles.
+    Invariant: the tiles of ``upper()``, with the transposes of those with i < j, cover every entry of the
+    matrix exactly once. The last row and column of tiles are smaller when ``tile`` does not divide ``n``. A
+    matrix that grows keeps the keys of its whole tiles.
 
     Args:
         n: order of the matrix, ≥ 1.
@@ -63,7 +63,7 @@ class TileGrid:
         return self.size(i) * self.size(j)
 
     def upper(self) -> Iterator[tuple[int, int]]:
-        """The upper tiles (i ≤ j), one row block after the other, each from its diagonal tile to the right."""
+        """The upper tiles (i ≤ j), one row block after the other, each from its diagonal tile rightwards."""
         blocks = self.blocks
         return ((i, j) for i in range(blocks) for j in range(i, blocks))
 

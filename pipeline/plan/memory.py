@@ -1,0 +1,251 @@
+"""Peak memory of a worker, projected from the plan before anything runs, and the refusal when it cannot fit.
+
+Every formula counts what is alive at the worst moment of one task of its kind, in bytes, by part, so that a
+refusal can name the worst one. Storing a block costs as much again while it is encoded (crc32c is appended to
+a copy), and so does reading one (file bytes beside the decoded block).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from pipeline.errors import InputError
+
+MB = 10**6
+# Resident memory of a process that holds no data, measured on Linux x86-64: 87 MB with numpy, scipy, zarr and
+# distributed imported, 265 MB with JAX 0.12 besides and four kernels compiled for the CPU. Rounded up by a
+# quarter for a running worker's threads, journal and allocator.
+PROCESS = 110 * MB
+PROCESS_WITH_JAX = 330 * MB
+# A record in memory (Record, key, digest, index entry); 100,000 of them were measured at 66 MB.
+RECORD = 700
+
+TILE_MULTIPLE = 64
+
+_UNITS = {
+    "": 1, "b": 1,
+    "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12, "pb": 10**15,
+    "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40, "pib": 2**50,
+}  # fmt: skip
+
+
+def parse_bytes(text: str | int | float) -> int:
+    """Bytes meant by ``512 MB``, ``1.5GiB``, ``"8e9"`` or a plain number.
+
+    Raises:
+        ValueError: not a size, not finite or not positive.
+    """
+    match = re.fullmatch(r"\s*([0-9.]+(?:[eE][+-]?[0-9]+)?)\s*([a-zA-Z]*)\s*", str(text))
+    try:
+        if match is None:
+            raise ValueError
+        size = int(float(match[1]) * _UNITS[match[2].lower()])
+    except (ValueError, KeyError, OverflowError):
+        raise ValueError(f"not a size in bytes: {text!r} (write it as 512 MB or 4 GiB)") from None
+    if size < 1:
+        raise ValueError(f"a size must be positive, got {text!r}")
+    return size
+
+
+def human_bytes(count: float) -> str:
+    """``1536000000`` → ``1.54 GB``: three figures, powers of 1000."""
+    size = float(count)
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if abs(size) < 999.5:
+            return f"{size:.0f} B" if unit == "B" else f"{size:.3g} {unit}"
+        size /= 1000
+    return f"{size:.3g} PB"
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """Peak bytes of one worker while it does one task of a kind, by part."""
+
+    parts: tuple[tuple[str, int], ...]
+
+    @property
+    def total(self) -> int:
+        return sum(size for _, size in self.parts)
+
+    @property
+    def largest(self) -> str:
+        """Name of the greatest part."""
+        return max(self.parts, key=lambda part: part[1])[0]
+
+    def __str__(self) -> str:
+        parts = sorted(self.parts, key=lambda part: -part[1])
+        return ", ".join(f"{name} {human_bytes(size)}" for name, size in parts if size)
+
+
+def gram_task(
+    tile: int,
+    *,
+    row_bytes: int,
+    bytes_per_pair: float,
+    outputs: int = 1,
+    itemsize: int = 8,
+    queue: int = 2,
+    process: int = PROCESS_WITH_JAX,
+) -> Need:
+    """One b×b tile of the Gram matrix.
+
+    process + 4·b·row (two blocks of inputs, on the host and on the device) + b²·(temporaries of the kernel)
+    + 2·outputs·b²·item (results on the device and on the host) + queue·2·b²·item (blocks waiting to be
+    written, each with its encoded copy).
+
+    Args:
+        tile: b.
+        row_bytes: bytes of one input row as the kernel takes it.
+        bytes_per_pair: temporaries of the kernel for one entry (``ntk.analytic.cost``).
+        outputs: kernels wanted of each tile (ntk, nngp).
+        itemsize: bytes of a stored entry.
+        queue: blocks that wait for the writer at most.
+        process: bytes of the process without data.
+    """
+    block = tile * tile * itemsize
+    return Need((
+        ("process", process),
+        ("inputs", 4 * tile * row_bytes),
+        ("kernel temporaries", int(tile * tile * bytes_per_pair)),
+        ("results", 2 * outputs * block),
+        ("blocks being written", 2 * queue * block),
+    ))  # fmt: skip
+
+
+def cholesky_task(tile: int, *, itemsize: int = 8, process: int = PROCESS) -> Need:
+    """One tile of the factor, 5·b²·item: the accumulated tile, its two operands, their product, and the file
+    bytes of the operand being read (later, of the result being encoded)."""
+    block = tile * tile * itemsize
+    return Need((
+        ("process", process),
+        ("tile and operands", 3 * block),
+        ("product", block),
+        ("block being read or written", block),
+    ))  # fmt: skip
+
+
+def substitution_task(n: int, columns: int, tile: int, *, itemsize: int = 8, process: int = PROCESS) -> Need:
+    """Uᵀ U α = Y by block substitution: one tile and its file bytes, 2·b²·item, beside right-hand side,
+    solution and one temporary, 3·n·columns·item."""
+    return Need((
+        ("process", process),
+        ("tile being read", 2 * tile * tile * itemsize),
+        ("right-hand sides", 3 * n * columns * itemsize),
+    ))  # fmt: skip
+
+
+def inverse_diagonal_task(
+    n: int, tile: int, *, width: int | None = None, itemsize: int = 8, process: int = PROCESS
+) -> Need:
+    """diag A⁻¹ of one block: n·w·item for Y (w columns at a time, the whole block by default), one tile with
+    its file bytes, 2·b²·item, and two b×w temporaries."""
+    width = tile if width is None else width
+    return Need((
+        ("process", process),
+        ("columns of the inverse factor", n * width * itemsize),
+        ("tile being read", 2 * tile * tile * itemsize),
+        ("temporaries", 2 * tile * width * itemsize),
+    ))  # fmt: skip
+
+
+def prediction_task(
+    tile: int,
+    *,
+    row_bytes: int,
+    bytes_per_pair: float,
+    n: int,
+    columns: int,
+    itemsize: int = 8,
+    process: int = PROCESS_WITH_JAX,
+) -> Need:
+    """One block of test rows against all n training rows, a b×b tile at a time: the tile of K(test, train) as
+    in ``gram_task`` (nothing of it is stored), α (n·columns·item, columns of all ridges together) and the
+    block's sums (2·b·columns·item)."""
+    return Need((
+        ("process", process),
+        ("inputs", 4 * tile * row_bytes),
+        ("kernel temporaries", int(tile * tile * bytes_per_pair)),
+        ("tile", 2 * tile * tile * itemsize),
+        ("coefficients", n * columns * itemsize),
+        ("sums", 2 * tile * columns * itemsize),
+    ))  # fmt: skip
+
+
+def full_eigh(
+    n: int, *, driver: Literal["evr", "evd"] = "evr", itemsize: int = 8, process: int = PROCESS
+) -> Need:
+    """All eigenpairs of a dense n×n matrix by ``scipy.linalg.eigh``: the matrix, LAPACK's own copy (scipy
+    makes one of a C-ordered matrix even when told to overwrite), the vectors and the work space; 3.25·n²
+    items with ``evr``, 4.4·n² with ``evd`` (both as measured)."""
+    square = n * n * itemsize
+    return Need((
+        ("process", process),
+        ("matrix", square),
+        ("copy", square),
+        ("eigenvectors", square),
+        ("work space", int((0.25 if driver == "evr" else 1.4) * square)),
+    ))  # fmt: skip
+
+
+def largest_tile(
+    limit: int, need: Callable[[int], Need], *, multiple: int = TILE_MULTIPLE, most: int | None = None
+) -> int | None:
+    """The largest multiple of ``multiple`` at which ``need(tile)`` stays within ``limit``.
+
+    Args:
+        limit: bytes allowed for a worker.
+        need: peak of a worker as a function of the tile, not decreasing.
+        multiple: step, 64 by default: what BLAS, XLA and a GPU block like.
+        most: no tile above this, rounded up to the step (N, say); without it the search ends at 65,536.
+
+    Returns:
+        The tile, or None when not even the smallest fits.
+    """
+    steps = max(1, -(-(65_536 if most is None else most) // multiple))
+    low, high = 0, steps  # low steps fit, high + 1 do not (or are not wanted)
+    while low < high:
+        middle = (low + high + 1) // 2
+        if need(middle * multiple).total <= limit:
+            low = middle
+        else:
+            high = middle - 1
+    return low * multiple or None
+
+
+def require_fits(
+    name: str,
+    need: Need,
+    limit: int,
+    *,
+    tile: int | None = None,
+    need_of_tile: Callable[[int], Need] | None = None,
+) -> None:
+    """Refuse what cannot fit, before any work.
+
+    Args:
+        name: what needs it, as ``gram task``.
+        need: its projected peak.
+        limit: bytes allowed for a worker.
+        tile: the tile in use, for the message.
+        need_of_tile: the peak as a function of the tile, to propose one that fits.
+
+    Raises:
+        InputError: need exceeds limit; names the greatest part, all parts and a tile size that would fit.
+    """
+    if need.total <= limit:
+        return
+    at = f" with tile {tile}" if tile else ""
+    fitting = largest_tile(limit, need_of_tile, most=tile) if need_of_tile else None
+    remedy = f"allow at least {human_bytes(need.total)} per worker"
+    if fitting:
+        remedy = f"set gram.tile to {fitting} (or less), or {remedy}"
+    elif need_of_tile is not None:
+        remedy = f"no tile fits; {remedy}"
+    raise InputError(
+        f"{name}{at}: a worker would need {human_bytes(need.total)}, the limit is {human_bytes(limit)}; "
+        f"most of it is {need.largest} ({need})",
+        hint=remedy,
+    )
