@@ -97,7 +97,7 @@ def eigenpair_gate(
 
 
 def orthogonality_gate(vectors: NDArray, *, dtype: DTypeLike, probes: int = 8, seed: int = 0) -> Gate:
-    """‖VᵀV − I‖_F / (n ε ‖I‖_F) < 30 for V of shape (n, k), probed as in `factor_gate` in O(n k) operations."""
+    """‖VᵀV − I‖_F / (n ε ‖I‖_F) < 30 for V of shape (n, k), probed as in `factor_gate` in O(n k)."""
     n, k = vectors.shape
     x = np.random.default_rng(seed).standard_normal((k, probes))
     residual = float(np.linalg.norm(vectors.T @ (vectors @ x) - x)) / math.sqrt(probes)

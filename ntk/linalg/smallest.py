@@ -21,19 +21,22 @@ class SmallestEigenvalue:
     Attributes:
         value: a Ritz value, hence never below λ_min (up to rounding).
         residual: ‖Av − λv‖ of its unit vector: an eigenvalue lies within `residual` of `value`.
+        resolution: the absolute tolerance asked for; eigenvalues closer than this are not told apart, so that a
+            slightly smaller one may hide beside the one found.
         converged: whether the residual met the tolerance.
         products: matrix–vector products spent, each a pass over the matrix.
     """
 
     value: float
     residual: float
+    resolution: float
     converged: bool
     products: int
 
     @property
     def lower(self) -> float:
-        """value − residual: the end of the interval on the safe side."""
-        return self.value - self.residual
+        """value − max(residual, resolution): the end of the interval on the safe side."""
+        return self.value - max(self.residual, self.resolution)
 
 
 def smallest_eigenvalue(
@@ -81,9 +84,9 @@ def smallest_eigenvalue(
         if exhausted or (k + 1) % _CHECK_EVERY == 0 or k + 1 == steps:
             value, residual = _smallest_ritz_pair(alpha[: k + 1], beta[: k + 1])
             if exhausted or residual <= tolerance * norm:
-                return SmallestEigenvalue(value, residual, True, k + 1)
+                return SmallestEigenvalue(value, residual, tolerance * norm, True, k + 1)
         v = w / beta[k]
-    return SmallestEigenvalue(value, residual, False, steps)
+    return SmallestEigenvalue(value, residual, tolerance * norm, False, steps)
 
 
 def sufficient_ridge(lambda_min: float, n: int, norm: float, eps: float) -> float:

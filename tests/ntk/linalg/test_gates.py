@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 import scipy.linalg
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ntk.linalg.gates import (
@@ -56,6 +56,7 @@ def gates_of(a: np.ndarray, dtype) -> tuple[Gate, Gate]:
     return first, solve_gate(rhs - apply(x), x, rhs, norm=norm, dtype=dtype)
 
 
+@settings(deadline=None)
 @given(st.floats(0, 14), st.integers(0, 2**31))
 def test_cholesky_and_solve_gates_hold_up_to_condition_1e14_or_the_pivot_is_named(exponent, seed):
     try:
@@ -67,6 +68,7 @@ def test_cholesky_and_solve_gates_hold_up_to_condition_1e14_or_the_pivot_is_name
         assert all(gate.passed for gate in gates)
 
 
+@settings(deadline=None)
 @given(st.floats(0, 4), st.integers(0, 2**31))
 def test_float32_factors_meet_the_gates_of_float32(exponent, seed):
     assert all(gate.passed for gate in gates_of(conditioned(10**exponent, seed), np.float32))
@@ -80,6 +82,7 @@ def test_singular_matrices_with_a_ridge_meet_the_gates(matrix, ridge):
     assert all(gate.passed for gate in gates_of(matrix + ridge * np.eye(N), np.float64))
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2), st.integers(0, 2), st.integers(0, 2**31))
 def test_one_wrong_entry_in_one_tile_fails_the_factor_gate(i, j, seed):
     i, j = min(i, j), max(i, j)
@@ -112,6 +115,7 @@ def test_the_factor_gate_estimates_the_frobenius_norm_it_names():
     assert gate.value == pytest.approx(exact, rel=0.1)
 
 
+@settings(deadline=None)
 @given(st.floats(0, 16), st.integers(0, 2**31))
 def test_lapack_eigenpairs_meet_every_gate_and_a_wrong_pair_none(exponent, seed):
     a = conditioned(10**exponent, seed)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ntk.linalg.operator import symmetric_norms, symmetric_pass, symmetric_product
@@ -20,6 +20,7 @@ def tiled(n: int, tile: int, seed: int, dtype=np.float64):
     return k, blocks, tiles
 
 
+@settings(deadline=None)
 @given(st.integers(1, 40), st.integers(1, 15), st.integers(0, 4), st.integers(0, 2**31))
 def test_products_and_norms_equal_the_dense_ones_in_any_order_of_tiles(n, tile, width, seed):
     k, blocks, tiles = tiled(n, tile, seed)
@@ -34,6 +35,7 @@ def test_products_and_norms_equal_the_dense_ones_in_any_order_of_tiles(n, tile, 
     assert norms.row_sum >= np.abs(np.linalg.eigvalsh(k)).max() * (1 - 1e-12)
 
 
+@settings(deadline=None)
 @given(st.integers(1, 20), st.floats(-10, 10), st.integers(0, 2**31))
 def test_shifted_norms_are_those_of_the_shifted_matrix(n, ridge, seed):
     k, blocks, tiles = tiled(n, 6, seed)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import scipy.linalg
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ntk.linalg.substitution import backward, factor_product, forward, inverse_diagonal_block, solve
@@ -29,6 +29,7 @@ def problem(n: int, tile: int, seed: int, dtype=np.float64):
     return a, u, blocks, factor_tile, calls
 
 
+@settings(deadline=None)
 @given(st.integers(1, 40), st.integers(1, 15), st.integers(0, 4), st.integers(0, 2**31))
 def test_streamed_solves_equal_dense_ones(n, tile, width, seed):
     a, u, blocks, factor_tile, _ = problem(n, tile, seed)
@@ -44,6 +45,7 @@ def test_streamed_solves_equal_dense_ones(n, tile, width, seed):
     np.testing.assert_array_equal(b, before)
 
 
+@settings(deadline=None)
 @given(st.integers(1, 40), st.integers(1, 15), st.integers(0, 2**31))
 def test_blocks_of_the_inverse_diagonal_make_the_diagonal_of_the_inverse(n, tile, seed):
     a, _, blocks, factor_tile, _ = problem(n, tile, seed)
