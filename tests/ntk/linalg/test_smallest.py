@@ -38,7 +38,7 @@ def test_kernel_like_spectra_with_a_clustered_end_are_resolved_to_the_tolerance(
     a = symmetric(values)
     found = smallest_eigenvalue(lambda x: a @ x, 400, norm=norm_of(a))
     assert found.value == pytest.approx(values.min(), abs=1e-6)
-    assert found.products <= 160
+    assert found.products <= 200
 
 
 def test_an_early_stop_says_so_and_still_brackets_an_eigenvalue():
