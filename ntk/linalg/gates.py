@@ -82,7 +82,7 @@ def solve_gate(residual: NDArray, solution: NDArray, rhs: NDArray, *, norm: floa
 def eigenpair_gate(
     products: NDArray, values: NDArray, vectors: NDArray, *, lambda_max: float, dtype: DTypeLike
 ) -> Gate:
-    """max_k ‖K v_k − λ_k v_k‖ / (λ_max ε) < 30 √n: how far each pair is from one of K (Parlett 1998, §4.5).
+    """max_k ‖K v_k − λ_k v_k‖ / (λ_max ε) < 30 √n: how far each pair is from one of K (Parlett 1998).
 
     Args:
         products: K V, (n, k).

@@ -12,8 +12,8 @@ from scipy.linalg import eigh_tridiagonal
 Product = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 
 _CHECK_EVERY = 5
-# A residual only says that *some* eigenvalue is near. Asking ten times more of it than was promised leaves the
-# smallest one time to show itself when it hides beside a cluster.
+# A residual only says that *some* eigenvalue is near. Asking ten times more of it than was promised leaves
+# the smallest one time to show itself when it hides beside a cluster.
 _MARGIN = 0.1
 
 
@@ -46,9 +46,9 @@ def smallest_eigenvalue(
 ) -> SmallestEigenvalue:
     """λ_min of a symmetric matrix A known by its products, to an absolute `tolerance` · `norm`.
 
-    Lanczos steps with full reorthogonalisation (Golub & Van Loan 2013, §10.3). Restarted methods save memory
-    and pay in products: on kernel spectra, whose lower end is a dense cluster, ARPACK needs two to three
-    times as many for the same residual, and here each product reads the matrix once. The tolerance is
+    Lanczos steps with full reorthogonalisation (Golub & Van Loan 2013, chapter 10). Restarted methods save
+    memory and pay in products: on kernel spectra, whose lower end is a dense cluster, ARPACK needs two to
+    three times as many for the same residual, and here each product reads the matrix once. The tolerance is
     absolute because a λ_min that is zero up to rounding has no relative accuracy.
 
     When `max_products` is too small, the best estimate so far is returned with ``converged=False`` and its

@@ -6,7 +6,7 @@ For each tile (i, j), i ≤ j, with S starting as A_ij:
     U_ii ←  chol(S)              if i = j      `factor`
     U_ij ←  U_ii^{-T} S          if i < j      `solve_row`
 
-Left-looking means that a tile is written once, when it is finished (Golub & Van Loan 2013, §4.2.5), so an
+Left-looking means that a tile is written once, when it is finished (Golub & Van Loan 2013, §4.2), so an
 interrupted factorisation holds only final tiles. `cholesky` runs the same steps on a matrix in memory.
 
 All steps work in place through BLAS on float32 or float64 tiles in C or Fortran order. BLAS knows Fortran
