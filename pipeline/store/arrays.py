@@ -1,0 +1,369 @@
+"""The arrays of a run: written a chunk at a time, read back only as recorded."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+import socket
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+
+from pipeline.errors import InputError
+from pipeline.plan.tasks import Record
+from pipeline.store.digest import digest
+from pipeline.store.faults import TileError, TileFault, disk_error
+from pipeline.store.files import PARTIAL, sync_directory
+from pipeline.store.format import Compression, Spec, create_array, open_array
+from pipeline.store.journal import Journal
+from pipeline.store.layout import RunLayout
+from pipeline.store.local import DurableStore
+from pipeline.store.writer import JournalWriter
+
+Key = tuple[int, ...]
+Block = np.ndarray[Any, Any]
+
+
+def worker_name() -> str:
+    """``host:pid`` of this process, as records have it."""
+    return f"{socket.gethostname()}:{os.getpid()}"
+
+
+class ArrayStore:
+    """The arrays of one run directory; safe to share between threads, cheap to send to another process.
+
+    A chunk is done when its record is in the journal; the caller appends it after ``write`` returned.
+
+    Args:
+        directory: the run directory.
+        journal: its journal; read on when a record is missed.
+        writable: whether anything may be changed.
+    """
+
+    def __init__(self, directory: Path | str, journal: Journal, *, writable: bool = False):
+        self.directory = Path(directory)
+        self.journal = journal
+        self.writable = writable
+        self._root = RunLayout(self.directory).store
+        self._store = DurableStore(self._root, read_only=not writable)
+        self._arrays: dict[str, zarr.Array[Any]] = {}
+
+    def __reduce__(self):
+        return (_reopen, (self.directory, self.journal, self.writable))
+
+    # Arrays
+
+    def create(
+        self,
+        name: str,
+        shape: tuple[int, ...],
+        chunks: tuple[int, ...],
+        dtype: str | np.dtype[Any] | type,
+        *,
+        compression: Compression = "none",
+        fingerprint: str,
+        attributes: Mapping[str, Any] | None = None,
+        writer: JournalWriter | None = None,
+    ) -> bool:
+        """Make an array, or keep the one of that name if layout and fingerprint are equal.
+
+        An array that differs is removed, its records invalidated first: killed in between, it leaves chunks
+        without records under a wrong fingerprint, which the next ``create`` removes.
+
+        Args:
+            name: as ``gram/ntk``.
+            shape: of the array.
+            chunks: shape of a whole chunk.
+            dtype: of its entries.
+            compression: ``lz4`` or ``zstd`` (blosc, bit shuffle, lossless), or ``none``.
+            fingerprint: of everything that the values depend on.
+            attributes: what else to say about the array, JSON values; not compared.
+            writer: journal writer for the invalidation, needed only when the array has records.
+
+        Returns:
+            Whether the array is new and empty.
+
+        Raises:
+            InputError: the disk refuses.
+            ValueError: the array must go, has records, and no writer was given.
+        """
+        spec = Spec(tuple(shape), tuple(chunks), np.dtype(dtype).name, compression, fingerprint)
+        self._arrays.pop(name, None)
+        if self._found(name) == spec:
+            return False
+        self.journal.refresh()
+        if self.journal.records(name):
+            if writer is None:
+                raise ValueError(f"{name} has records that must be invalidated: create() needs a writer")
+            writer.invalidate(name)
+            self.journal.refresh()
+        try:
+            self._remove(name)
+            create_array(self._store, name, spec, attributes or {})
+        except OSError as error:
+            raise disk_error(error, self._root / name, "create the array") from error
+        return True
+
+    def exists(self, name: str) -> bool:
+        """Whether there is an array of that name."""
+        return (self._root / name / "zarr.json").is_file()
+
+    def array(self, name: str) -> zarr.Array[Any]:
+        """The Zarr array, for its shape, chunks, dtype and attributes; values go through ``read``.
+
+        Raises:
+            InputError: there is none, or its metadata is damaged.
+        """
+        array = self._arrays.get(name)
+        if array is None:
+            try:
+                array = self._arrays[name] = open_array(self._store, name)
+            except Exception as error:
+                found = "its metadata is damaged" if self.exists(name) else "there is no such array"
+                raise InputError(
+                    f"{self._root / name}: {found} ({type(error).__name__}: {error})",
+                    hint=f"ntk status {self.directory} tells what is there; ntk run computes what is not",
+                ) from error
+        return array
+
+    def keys(self, name: str) -> Iterator[Key]:
+        """Every chunk of the array's grid (of a Gram matrix, both triangles)."""
+        return itertools.product(*map(range, self.array(name).cdata_shape))
+
+    def region(self, name: str, key: Key) -> tuple[slice, ...]:
+        """The part of the array that a chunk covers, cut off at the edge.
+
+        Raises:
+            IndexError: the array has no such chunk.
+        """
+        array = self.array(name)
+        if len(key) != array.ndim or not all(0 <= k < n for k, n in zip(key, array.cdata_shape, strict=True)):
+            raise IndexError(f"{name} has {array.cdata_shape} chunks, there is no chunk {key}")
+        return tuple(
+            slice(index * size, min((index + 1) * size, extent))
+            for index, size, extent in zip(key, array.chunks, array.shape, strict=True)
+        )
+
+    # Chunks
+
+    def write(self, name: str, key: Key, block: Block) -> tuple[str, int]:
+        """Store one chunk; it is on the disk when this returns. The record is the caller's to append.
+
+        Args:
+            name: array.
+            key: chunk indices.
+            block: values of the chunk's valid shape (cut off at the edge), of the array's dtype.
+
+        Returns:
+            Digest of the values, and the bytes that they take in the store.
+
+        Raises:
+            InputError: the disk refuses.
+            ValueError: the block is of another shape or dtype.
+        """
+        array = self.array(name)
+        shape = tuple(part.stop - part.start for part in self.region(name, key))
+        if block.shape != shape or block.dtype != array.dtype:
+            raise ValueError(
+                f"{name}, chunk {key}: expected {array.dtype} {shape}, got {block.dtype} {block.shape}"
+            )
+        block = np.ascontiguousarray(block).reshape(shape)
+        try:
+            array.set_block_selection(key, block)
+            nbytes = self._file(name, key).stat().st_size
+        except OSError as error:
+            raise disk_error(error, self._file(name, key), "write the tile") from error
+        return digest(block), nbytes
+
+    def read(self, name: str, key: Key) -> Block:
+        """One chunk, of its valid shape, exactly as recorded; never a fill value.
+
+        Raises:
+            TileError: it has no record, or its file is missing, damaged, or holds other values than recorded.
+            InputError: there is no such array.
+        """
+        found = self._checked(name, key)
+        if isinstance(found, TileFault):
+            raise TileError.of(found, self.directory)
+        return found
+
+    def missing(self, name: str, keys: Iterable[Key]) -> list[Key]:
+        """Those of the chunks that have no record, in order."""
+        return [key for key in keys if self.journal.latest(name, key) is None]
+
+    def adopt(self, name: str, key: Key) -> Record | None:
+        """A record for a chunk that has none, if its checksum holds and all its values are finite.
+
+        Such a chunk is what a worker left that was killed between the write and the record.
+        """
+        block = self._decode(name, key)
+        if isinstance(block, TileFault) or not np.isfinite(block).all():
+            return None
+        nbytes = self._file(name, key).stat().st_size
+        record = _record(name, key, block, digest(block), nbytes, time.time(), 0.0)
+        record.note["adopted"] = True
+        return record
+
+    def discard(self, name: str, keys: Iterable[Key], writer: JournalWriter) -> None:
+        """Remove chunks, then what was recorded of them, so that they are computed again.
+
+        In this order, because a wrong tile that has merely lost its record might be adopted.
+
+        Raises:
+            InputError: the disk refuses.
+        """
+        keys = list(keys)
+        for key in keys:
+            path = self._file(name, key)
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as error:
+                raise disk_error(error, path, "remove the tile") from error
+        if keys:
+            writer.invalidate(name, keys)
+
+    def verify(
+        self, names: Iterable[str] | None = None, progress: Callable[[int, int], None] | None = None
+    ) -> list[TileFault]:
+        """Read every recorded chunk and compare it with its record.
+
+        Args:
+            names: arrays; all that have records by default.
+            progress: called with (chunks checked, chunks in all).
+
+        Returns:
+            What is wrong, in order of array and chunk; empty when all is well.
+        """
+        self.journal.refresh()
+        names = self.journal.arrays() if names is None else names
+        chunks = [(name, key) for name in names for key in sorted(self.journal.records(name))]
+        faults = []
+        for count, (name, key) in enumerate(chunks, start=1):
+            found = self._checked(name, key)
+            if isinstance(found, TileFault):
+                faults.append(found)
+            if progress is not None:
+                progress(count, len(chunks))
+        return faults
+
+    def sweep(self) -> int:
+        """Remove the unfinished files of killed writers; under the ``run`` lease only. Returns their number.
+
+        Raises:
+            InputError: the disk refuses.
+        """
+        leftovers = list(self._root.rglob(f"*{PARTIAL}"))
+        for path in leftovers:
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as error:
+                raise disk_error(error, path, "remove an unfinished file") from error
+        return len(leftovers)
+
+    # Whole arrays that fit into memory
+
+    def write_all(self, name: str, values: Block, *, task: str = "") -> list[Record]:
+        """Store every chunk of a small array; the records are the caller's to append. Raises as ``write``."""
+        if values.shape != self.array(name).shape:
+            raise ValueError(f"{name}: expected shape {self.array(name).shape}, got {values.shape}")
+        records = []
+        for key in self.keys(name):
+            started, clock = time.time(), time.perf_counter()
+            block = values[self.region(name, key)]
+            checksum, nbytes = self.write(name, key, block)
+            seconds = time.perf_counter() - clock
+            records.append(_record(name, key, block, checksum, nbytes, started, seconds, task))
+        return records
+
+    def read_all(self, name: str) -> Block:
+        """A whole small array, every chunk of it checked. Raises as ``read``."""
+        array = self.array(name)
+        values = np.empty(array.shape, array.dtype)
+        for key in self.keys(name):
+            values[self.region(name, key)] = self.read(name, key)
+        return values
+
+    # Inside
+
+    def _file(self, name: str, key: Key) -> Path:
+        return self._root / name / self.array(name).metadata.encode_chunk_key(key)
+
+    def _checked(self, name: str, key: Key) -> Block | TileFault:
+        if self.journal.latest(name, key) is None:
+            self.journal.refresh()
+            if self.journal.latest(name, key) is None:
+                return TileFault(name, key, "it has no record in the journal")
+        block = self._decode(name, key)
+        if isinstance(block, TileFault):
+            return block
+        found = digest(block)
+        if not self._is_recorded(name, key, found):
+            self.journal.refresh()  # It may have been computed again since.
+            if not self._is_recorded(name, key, found):
+                return TileFault(name, key, "its values are not those that were recorded (digests differ)")
+        return block
+
+    def _is_recorded(self, name: str, key: Key, found: str) -> bool:
+        record = self.journal.latest(name, key)
+        return record is not None and record.digest == found
+
+    def _decode(self, name: str, key: Key) -> Block | TileFault:
+        """The values in a chunk's file if its checksum holds."""
+        array = self.array(name)
+        self.region(name, key)
+        path = self._file(name, key)
+        if not path.is_file():
+            return TileFault(name, key, f"its file {path} is missing")
+        try:
+            return np.asarray(array.get_block_selection(key))
+        except Exception as error:
+            # Whatever a damaged file makes the codecs raise, the tile is not to be used.
+            size = path.stat().st_size if path.is_file() else 0
+            return TileFault(
+                name, key, f"its file {path} ({size} bytes) is damaged ({type(error).__name__}: {error})"
+            )
+
+    def _found(self, name: str) -> Spec | None:
+        try:
+            return Spec.of(open_array(self._store, name))
+        except Exception:
+            # Nothing there, or metadata that cannot be read: either way it is not the array that is wanted.
+            return None
+
+    def _remove(self, name: str) -> None:
+        """Remove an array, its metadata last: killed halfway, it leaves one that is recognised as another."""
+        path = self._root / name
+        if not path.is_dir():
+            return
+        metadata = path / "zarr.json"
+        for child in path.iterdir():
+            if child.is_dir():
+                shutil.rmtree(child)
+            elif child != metadata:
+                child.unlink()
+        sync_directory(path)
+        metadata.unlink(missing_ok=True)
+
+
+def _reopen(directory: Path, journal: Journal, writable: bool) -> ArrayStore:
+    return ArrayStore(directory, journal, writable=writable)
+
+
+def _record(
+    name: str,
+    key: Key,
+    block: Block,
+    checksum: str,
+    nbytes: int,
+    started: float,
+    seconds: float,
+    task: str = "",
+) -> Record:
+    return Record(
+        name, key, checksum, block.shape, block.dtype.name, seconds, nbytes, worker_name(), started, task
+    )

@@ -1,0 +1,55 @@
+"""Writing files: a crash leaves the old content or the new, and what was written survives a power cut."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Buffer
+from pathlib import Path
+
+# Left behind by a writer that was killed; never read.
+PARTIAL = ".partial"
+
+
+def replace_file(path: Path, data: Buffer) -> None:
+    """Write a whole file: beside it, flushed to disk, then renamed over it, then the directory flushed.
+
+    Missing parent directories are made (and flushed).
+
+    Raises:
+        OSError: as the file system says; the old content is still there, whole.
+    """
+    make_directory(path.parent)
+    partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}{PARTIAL}")
+    try:
+        with partial.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    sync_directory(path.parent)
+
+
+def make_directory(path: Path) -> None:
+    """Make a directory and its parents, each one's entry flushed to disk. Several may do so at once.
+
+    Raises:
+        OSError: as the file system says.
+    """
+    if path.is_dir():
+        return
+    make_directory(path.parent)
+    path.mkdir(exist_ok=True)
+    sync_directory(path.parent)
+
+
+def sync_directory(path: Path) -> None:
+    """Flush a directory's entries (new names, renames, removals) to disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
