@@ -1,0 +1,146 @@
+"""The scheduler in this process and the supervised workers around it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from distributed import Scheduler
+from distributed.diagnostics.plugin import SchedulerPlugin
+
+from pipeline.runtime.dask_settings import CONFIG, LOOPBACK
+from pipeline.runtime.supervisor import Slot
+
+# The scheduler gave a worker up, yet its process lives (it was frozen): after this it is killed and replaced.
+_LINGER_SECONDS = 1.0
+
+
+class _Watcher(SchedulerPlugin):
+    """Passes arrivals and losses of workers on."""
+
+    name = "crew"
+
+    def __init__(self, arrived: Callable[[str], None], left: Callable[[], None]):
+        self._arrived = arrived
+        self._left = left
+
+    def add_worker(self, scheduler: Scheduler, worker: str) -> None:
+        self._arrived(str(scheduler.workers[worker].name))
+
+    def remove_worker(self, scheduler: Scheduler, worker: str, **_: Any) -> None:
+        self._left()
+
+
+class LocalCrew:
+    """Scheduler and workers on this machine, all on loopback. Lives in the event loop's thread.
+
+    Args:
+        slots: their processes are starting already.
+        threads: of BLAS and XLA in each, for the record.
+        dashboard: serve Dask's dashboard.
+    """
+
+    def __init__(self, slots: list[Slot], threads: int):
+        self._slots = slots
+        self._threads = threads
+        self._on_change: Callable[[], None] = lambda: None
+        self._scheduler: Scheduler | None = None
+
+    async def start(self, *, dashboard: bool) -> str:
+        """Starts the scheduler, sends the workers to it without waiting for them. The address for our client."""
+        options: dict[str, Any] = {
+            # Workers come by TCP. Our own client is in this process: its messages need no socket, no encoding.
+            "protocol": ["tcp", "inproc"],
+            "host": [LOOPBACK, None],
+            "port": 0,
+            "dashboard": dashboard,
+            "dashboard_address": f"{LOOPBACK}:0",
+            # The frontier decides about retries: one death hands every task of that worker back to it.
+            "allowed_failures": 0,
+        }
+        self._scheduler = await Scheduler(**options)
+        self._scheduler.add_plugin(_Watcher(self._arrived, self._left))
+        for slot in self._slots:
+            slot.begin(self._orders, self._changed)
+        inside = [str(listener.contact_address) for listener in self._scheduler.listeners]
+        return next(address for address in inside if address.startswith("inproc"))
+
+    def _orders(self, name: str) -> dict[str, Any]:
+        """What the worker of this name is told to do."""
+        assert self._scheduler is not None
+        options = {
+            "scheduler_ip": self._scheduler.address,
+            "name": name,
+            "nthreads": 1,
+            "host": LOOPBACK,
+            "dashboard": False,
+            "dashboard_address": f"{LOOPBACK}:0",
+            # The plan promises to fit the memory; pausing or spilling a worker half-way helps nobody.
+            "memory_limit": 0,
+        }
+        return {"config": CONFIG, "options": options}
+
+    def _arrived(self, name: str) -> None:
+        for slot in self._slots:
+            if slot.worker_name == name:
+                slot.reported()
+        self._changed()
+
+    def _left(self) -> None:
+        self._changed()
+        for slot in self._slots:
+            asyncio.get_running_loop().call_later(
+                _LINGER_SECONDS, self._kill_if_given_up, slot, slot.worker_name
+            )
+
+    def _kill_if_given_up(self, slot: Slot, name: str) -> None:
+        if slot.worker_name == name and slot.has_reported and name not in self._known():
+            slot.process.kill()
+
+    def _known(self) -> set[str]:
+        assert self._scheduler is not None
+        return {str(worker.name) for worker in self._scheduler.workers.values()}
+
+    def _changed(self) -> None:
+        self._on_change()
+
+    def on_change(self, callback: Callable[[], None]) -> None:
+        """Calls back when workers arrive or leave, or are given up."""
+        self._on_change = callback
+
+    @property
+    def expected(self) -> int:
+        return sum(slot.gone is None for slot in self._slots)
+
+    @property
+    def dashboard_link(self) -> str | None:
+        if self._scheduler is None or "dashboard" not in self._scheduler.services:
+            return None
+        return f"http://{LOOPBACK}:{self._scheduler.services['dashboard'].port}/status"
+
+    def workers(self) -> list[dict[str, object]]:
+        if self._scheduler is None:
+            return []
+        pids = {slot.worker_name: slot.process.pid for slot in self._slots}
+        return [
+            {
+                "name": str(worker.name),
+                "host": LOOPBACK,
+                "pid": pids.get(str(worker.name)),
+                "address": worker.address,
+                "threads": self._threads,
+            }
+            for worker in list(self._scheduler.workers.values())
+        ]
+
+    def lost(self) -> str | None:
+        if self.expected:
+            return None
+        return "; ".join(slot.gone for slot in self._slots if slot.gone)
+
+    async def close(self) -> None:
+        for slot in self._slots:
+            slot.close()
+        if self._scheduler is not None:
+            await self._scheduler.close(reason="the run is over")

@@ -1,0 +1,312 @@
+"""The executor on Dask: outcomes come back as events, losses go to the frontier, short tasks travel together.
+
+**Outcomes as events.** An outcome is a few hundred bytes. Fetched as the result of a Dask future it would
+cost a request to the scheduler and one to the worker; sent by the worker as an event it travels with the
+message that its Dask task is done. Should an event be missing although the future is finished, the task
+counts as lost.
+
+**Bundles.** A Dask task costs about 2 ms here, 2 ms in a worker and a little silence between two of them. So
+tasks that last less than ``_BUNDLE_SECONDS`` are handed out several at a time, as one Dask task; each reports
+for itself.
+
+**Deaths.** Dask retries nothing here. When a worker dies, every task on it comes back, and the frontier
+decides. Only one of them was running: a worker takes its tasks in the order in which they were submitted, so
+the oldest one without an outcome is charged with the death and the others are handed back for free. The
+worker may have died between finishing a task and saying so, and then the wrong one is charged; so a task that
+was there when a worker died is run only after all before it have been reported.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import math
+import pickle
+import queue
+import uuid
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol
+
+from distributed import Client, Future, KilledWorker
+from distributed.protocol.pickle import dumps
+
+from pipeline.errors import TasksFailed
+from pipeline.plan.tasks import Task
+from pipeline.runtime.executor import Outcome, Work, describe
+from pipeline.runtime.loop import LoopThread
+from pipeline.runtime.worker_side import refuse, run_and_report
+
+# One bundle runs, one waits in the worker, one on the scheduler: the next is there without asking us.
+_BUNDLES_PER_WORKER = 3
+# What a bundle should last, and how many tasks it may have.
+_BUNDLE_SECONDS = 0.25
+_BUNDLE_TASKS = 32
+# Weight of the latest task in the running mean of task times.
+_LATEST_WEIGHT = 0.2
+# All tasks of a dead worker are reported at once; this long after the first it is judged which one ran.
+_JUDGEMENT_SECONDS = 0.05
+# The work travels with every task.
+_MAX_WORK_BYTES = 1 << 20
+_DEATH = "the worker running it died (killed, or out of memory)"
+
+
+class Crew(Protocol):
+    """Who keeps the workers: what the executor asks it, in the loop's thread or not."""
+
+    @property
+    def expected(self) -> int:
+        """How many workers there are or will be again."""
+        ...
+
+    @property
+    def dashboard_link(self) -> str | None: ...
+
+    def workers(self) -> list[dict[str, object]]: ...
+
+    def lost(self) -> str | None:
+        """Why there will never be a worker again, or None."""
+        ...
+
+    def on_change(self, callback: Callable[[], None]) -> None:
+        """Calls back when workers come or go."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Attempt:
+    task: Task
+    generation: int
+
+
+@dataclass(slots=True)
+class _Bundle:
+    """Attempts that are one Dask task; ``open`` holds those without an outcome, in the order of execution."""
+
+    open: dict[int, _Attempt]
+    future: Future
+    follower: asyncio.Task[None] | None = None
+
+
+class DaskExecutor:
+    """Runs tasks on the workers of a Dask scheduler. See ``Executor``."""
+
+    def __init__(self, loop: LoopThread, crew: Crew, address: str):
+        self._loop = loop
+        self._crew = crew
+        self._outcomes: queue.SimpleQueue[tuple[int, Outcome] | None] = queue.SimpleQueue()
+        self._topic = f"ntk-{uuid.uuid4().hex}"
+        self._generation = 0
+        self._blob = b""
+        self._cancelled = False
+        self._closed = False
+        self._bundle_size = 1
+        # Below: touched in the loop's thread only.
+        self._queue: deque[_Attempt] = deque()
+        self._bundles: dict[int, _Bundle] = {}
+        self._numbers = itertools.count()
+        self._mean_seconds: float | None = None
+        self._suspects: set[str] = set()
+        self._deaths: dict[str, list[int]] = {}
+        self._client: Client = loop.call(self._connect(address))
+        crew.on_change(self.wake)
+
+    async def _connect(self, address: str) -> Client:
+        client = await Client(address, asynchronous=True, set_as_default=False)
+        client.subscribe_topic(self._topic, self._reported)
+        return client
+
+    # -- in the coordinator's thread ----------------------------------------------------------------
+
+    @property
+    def capacity(self) -> int:
+        return self._slots * self._bundle_size
+
+    @property
+    def _slots(self) -> int:
+        return _BUNDLES_PER_WORKER * max(1, self._crew.expected)
+
+    @property
+    def dashboard_link(self) -> str | None:
+        return self._crew.dashboard_link
+
+    def bind(self, work: Work) -> None:
+        blob = dumps(work)
+        if len(blob) > _MAX_WORK_BYTES:
+            raise ValueError(
+                f"the work pickles to {len(blob):,} bytes; it travels with each task, at most 1 MiB"
+            )
+        self._blob = blob
+        self._generation += 1
+        self._cancelled = False
+        self._bundle_size = 1
+        self._loop.post(self._forget_all)
+
+    def submit(self, task: Task) -> None:
+        if not self._blob:
+            raise RuntimeError("bind(work) comes before submit()")
+        self._loop.post(self._enqueue, _Attempt(task, self._generation))
+
+    def wait(self, timeout: float) -> list[Outcome]:
+        outcomes: list[Outcome] = []
+        with contextlib.suppress(queue.Empty):
+            item = self._outcomes.get(timeout=timeout)
+            while True:
+                # Outcomes of an earlier stage that was given up are of no interest to this one.
+                if item is not None and item[0] == self._generation:
+                    outcomes.append(item[1])
+                item = self._outcomes.get_nowait()
+        if not outcomes and (reason := self._crew.lost()):
+            raise TasksFailed(
+                f"no worker is left: {reason}", hint="what finished is kept; see the messages above"
+            )
+        return outcomes
+
+    def wake(self) -> None:
+        self._outcomes.put(None)  # reentrant, so that a signal handler may call it
+
+    def cancel(self) -> None:
+        self._cancelled = True
+        self._loop.post(self._cancel_in_loop)
+
+    def workers(self) -> list[dict[str, object]]:
+        return self._crew.workers()
+
+    def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        self._loop.call(self._disconnect())
+
+    # -- in the loop's thread ------------------------------------------------------------------------------
+
+    def _enqueue(self, attempt: _Attempt) -> None:
+        # What is submitted in one go is looked at together.
+        if not self._queue:
+            asyncio.get_running_loop().call_soon(self._fill_slots)
+        self._queue.append(attempt)
+
+    def _fill_slots(self) -> None:
+        if self._cancelled:
+            while self._queue:
+                self._deliver(self._queue.popleft(), None)
+        while self._queue and (free := self._slots - len(self._bundles)) > 0:
+            # Few tasks are spread over all slots: a full bundle for one worker is none for the others.
+            size = min(self._bundle_size, math.ceil(len(self._queue) / free))
+            self._send([self._queue.popleft() for _ in range(size)])
+
+    def _send(self, attempts: list[_Attempt]) -> None:
+        numbered = {next(self._numbers): attempt for attempt in attempts}
+        number = next(iter(numbered))
+        future = self._client.submit(
+            run_and_report,
+            pickle.dumps([(n, a.task, a.task.key in self._suspects) for n, a in numbered.items()]),
+            blob=self._blob,
+            topic=self._topic,
+            generation=self._generation,
+            # A key of its own for each attempt: Dask never confuses it with one it is still forgetting.
+            key=f"{attempts[0].task.kind}-{number:012d}",
+            pure=False,
+        )
+        bundle = _Bundle(numbered, future)
+        bundle.follower = asyncio.create_task(self._follow(number, bundle))
+        self._bundles[number] = bundle
+
+    def _reported(self, event: tuple[float, tuple[int, bytes]]) -> None:
+        """A worker sent outcomes of tasks of a bundle."""
+        bundle_number, data = event[1]
+        bundle = self._bundles.get(bundle_number)
+        if bundle is None:  # of a stage that was given up, or of a worker that was
+            return
+        for number, outcome in pickle.loads(data):
+            attempt = bundle.open.pop(number)
+            self._suspects.discard(attempt.task.key)
+            if outcome.charged:
+                self._measure(outcome.seconds)
+            self._deliver(attempt, outcome)
+        if not bundle.open:
+            self._close(bundle_number)
+            self._fill_slots()
+
+    def _measure(self, seconds: float) -> None:
+        mean = seconds if self._mean_seconds is None else self._mean_seconds
+        self._mean_seconds = mean + _LATEST_WEIGHT * (seconds - mean)
+        self._bundle_size = max(1, min(_BUNDLE_TASKS, int(_BUNDLE_SECONDS / max(self._mean_seconds, 1e-6))))
+
+    async def _follow(self, number: int, bundle: _Bundle) -> None:
+        """Waits for a bundle that ends without all its outcomes; cancelled when they are there."""
+        outcome: Callable[[str], Outcome]
+        try:
+            await bundle.future
+            outcome = partial(_lost, error="its outcome was lost on the way")
+        except KilledWorker as death:
+            self._hear_of_death(str(death.last_worker.address), number)
+            return
+        except asyncio.CancelledError:
+            if not bundle.future.cancelled():
+                raise
+            outcome = partial(_lost, error="Dask cancelled it")
+        except Exception as problem:  # what Dask could not do: import our code there, unpickle its arguments
+            outcome = partial(Outcome, error=describe(problem))
+        for attempt in self._close(number):
+            self._deliver(attempt, outcome(attempt.task.key))
+        self._fill_slots()
+
+    def _hear_of_death(self, address: str, number: int) -> None:
+        if address not in self._deaths:
+            self._deaths[address] = []
+            asyncio.get_running_loop().call_later(_JUDGEMENT_SECONDS, self._judge, address)
+        self._deaths[address].append(number)
+
+    def _judge(self, address: str) -> None:
+        """The oldest task on a dead worker was running; the others were not."""
+        attempts = [a for number in sorted(self._deaths.pop(address, ())) for a in self._close(number)]
+        self._suspects.update(attempt.task.key for attempt in attempts)
+        for place, attempt in enumerate(attempts):
+            self._deliver(attempt, _lost(attempt.task.key, error=_DEATH) if place == 0 else None)
+        self._fill_slots()
+
+    def _close(self, number: int) -> list[_Attempt]:
+        """Takes a bundle off the books and has Dask forget it. Its attempts without an outcome, in order."""
+        bundle = self._bundles.pop(number, None)
+        if bundle is None:
+            return []
+        if bundle.follower is not asyncio.current_task() and bundle.follower is not None:
+            bundle.follower.cancel()
+        bundle.future.release()
+        return list(bundle.open.values())
+
+    def _deliver(self, attempt: _Attempt, outcome: Outcome | None) -> None:
+        """Hands an outcome to the coordinator's thread; None: the task was not begun."""
+        if outcome is None:
+            outcome = Outcome(attempt.task.key, error="it was not begun", transient=True, charged=False)
+        self._outcomes.put((attempt.generation, outcome))
+
+    def _cancel_in_loop(self) -> None:
+        self._fill_slots()
+        self._refusing = asyncio.create_task(self._refuse_on_workers())
+
+    async def _refuse_on_workers(self) -> None:
+        # An asynchronous client returns awaitables, which its annotations do not say.
+        answers: Any = self._client.run(refuse, self._generation, on_error="ignore")
+        await answers
+
+    def _forget_all(self) -> None:
+        self._queue.clear()
+        for number in list(self._bundles):
+            self._close(number)
+        self._suspects.clear()
+        self._deaths.clear()
+        self._mean_seconds = None
+
+    async def _disconnect(self) -> None:
+        self._forget_all()
+        closed: Any = self._client.close()
+        await closed
+
+
+def _lost(key: str, error: str) -> Outcome:
+    return Outcome(key, error=error, transient=True)

@@ -1,0 +1,50 @@
+"""The environment of a worker process: how many threads it may use, where compiled kernels are shared."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+# CPU time ÷ wall time of a 1500² float32 product and of a chain of exp and sin, jaxlib 0.12 on two cores:
+#   nothing set                                       1.96  1.98  two XLA threads
+#   XLA_FLAGS=--xla_cpu_multi_thread_eigen=false      1.95  1.99  nor does intra_op_parallelism_threads=1 help
+#   OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1          1.98  1.91  not XLA's; NumPy's eigvalsh: 2.0 → 1.0
+#   NPROC=1                                           0.98  1.00  one thread in each of XLA's pools
+#   sched_setaffinity to one core before the import   1.00  1.00  but slower as soon as cores are shared
+# So NPROC sizes XLA's pools, the others those of the libraries; processes stay free to move between cores.
+_THREAD_VARIABLES = (
+    "NPROC",
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "BLIS_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+)
+
+
+def thread_limits(threads: int) -> dict[str, str]:
+    """Variables that hold XLA and BLAS to ``threads`` CPU threads, if set before NumPy or JAX is imported."""
+    return dict.fromkeys(_THREAD_VARIABLES, str(threads))
+
+
+def cache_directory() -> Path:
+    """Where this program keeps what it can always make again: ``$XDG_CACHE_HOME/ntk-pipeline``."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "ntk-pipeline"
+
+
+def compilation_cache() -> dict[str, str]:
+    """Variables for a JAX compilation cache shared by all workers and runs; a person's own setting wins."""
+    directory = os.environ.get("JAX_COMPILATION_CACHE_DIR") or str(cache_directory() / "jax")
+    return {
+        "JAX_COMPILATION_CACHE_DIR": directory,
+        # Every kernel: even one that compiles in 0.2 s is compiled by each worker of each run otherwise.
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+    }
+
+
+def worker_environment(threads: int, extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """This process's environment with a worker's limits and cache, overridden by ``extra``."""
+    return {**os.environ, **thread_limits(threads), **compilation_cache(), **(extra or {})}

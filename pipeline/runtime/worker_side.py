@@ -1,0 +1,77 @@
+"""What runs inside a Dask worker for each task."""
+
+from __future__ import annotations
+
+import pickle
+import time
+
+from pipeline.plan.tasks import Task
+from pipeline.runtime.executor import Outcome, Work, describe, run_task, worker_name
+
+# The work of the stage this process is in, unpickled once: (topic, generation) and the work.
+_bound: tuple[tuple[str, int], Work] | None = None
+# Tasks of this generation and older ones are not begun any more.
+_refused = 0
+# Outcomes wait this long for others to travel with.
+_REPORT_SECONDS = 0.02
+# Longer than the interval (2 ms) at which a worker sends what it has to say.
+_SUSPECT_SECONDS = 0.02
+
+
+def refuse(generation: int) -> None:
+    """The coordinator wants to stop: tasks that wait here for their turn are not begun."""
+    global _refused
+    _refused = max(_refused, generation)
+
+
+def run_and_report(data: bytes, *, blob: bytes, topic: str, generation: int) -> None:
+    """Runs a bundle of tasks in order and sends their outcomes as events (bundle, [(number, outcome), …]).
+
+    Args:
+        data: pickled list of (number, task, suspect); the first number is the bundle's. Suspect: a worker
+            died with this task on it. It begins when all that ended before it has been reported, so that it
+            cannot be confused with it should it be what kills workers.
+        blob: the pickled work.
+        topic: of the events.
+        generation: counts the stages of a run.
+    """
+    from distributed import get_worker
+
+    worker = get_worker()
+    bundle: list[tuple[int, Task, bool]] = pickle.loads(data)
+    outcomes: list[tuple[int, Outcome]] = []
+    reported = time.monotonic()
+
+    def report() -> None:
+        # Events reach the scheduler before the message that the bundle is finished: one road, in order.
+        nonlocal reported
+        if outcomes:
+            worker.log_event(topic, (bundle[0][0], pickle.dumps(outcomes)))
+            outcomes.clear()
+        reported = time.monotonic()
+
+    for number, task, suspect in bundle:
+        if suspect:
+            report()
+            time.sleep(_SUSPECT_SECONDS)
+        outcomes.append((number, _run(task, blob, topic, generation)))
+        if time.monotonic() - reported > _REPORT_SECONDS:
+            report()
+    report()
+
+
+def _run(task: Task, blob: bytes, topic: str, generation: int) -> Outcome:
+    if generation <= _refused:
+        return Outcome(task.key, error="it was not begun", transient=True, charged=False)
+    try:
+        work = _work(blob, (topic, generation))
+    except Exception as error:
+        return Outcome(task.key, error=f"the work cannot be loaded: {describe(error)}", worker=worker_name())
+    return run_task(work, task)
+
+
+def _work(blob: bytes, stage: tuple[str, int]) -> Work:
+    global _bound
+    if _bound is None or _bound[0] != stage:
+        _bound = (stage, pickle.loads(blob))
+    return _bound[1]
