@@ -7,11 +7,11 @@ a copy), and so does reading one (file bytes beside the decoded block).
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+from pipeline.config.sizes import human_bytes
 from pipeline.errors import InputError
 
 MB = 10**6
@@ -20,44 +20,8 @@ MB = 10**6
 # quarter for a running worker's threads, journal and allocator.
 PROCESS = 110 * MB
 PROCESS_WITH_JAX = 330 * MB
-# A record in memory (Record, key, digest, index entry); 100,000 of them were measured at 66 MB.
-RECORD = 700
 
 TILE_MULTIPLE = 64
-
-_UNITS = {
-    "": 1, "b": 1,
-    "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12, "pb": 10**15,
-    "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40, "pib": 2**50,
-}  # fmt: skip
-
-
-def parse_bytes(text: str | int | float) -> int:
-    """Bytes meant by ``512 MB``, ``1.5GiB``, ``"8e9"`` or a plain number.
-
-    Raises:
-        ValueError: not a size, not finite or not positive.
-    """
-    match = re.fullmatch(r"\s*([0-9.]+(?:[eE][+-]?[0-9]+)?)\s*([a-zA-Z]*)\s*", str(text))
-    try:
-        if match is None:
-            raise ValueError
-        size = int(float(match[1]) * _UNITS[match[2].lower()])
-    except (ValueError, KeyError, OverflowError):
-        raise ValueError(f"not a size in bytes: {text!r} (write it as 512 MB or 4 GiB)") from None
-    if size < 1:
-        raise ValueError(f"a size must be positive, got {text!r}")
-    return size
-
-
-def human_bytes(count: float) -> str:
-    """``1536000000`` → ``1.54 GB``: three figures, powers of 1000."""
-    size = float(count)
-    for unit in ("B", "kB", "MB", "GB", "TB"):
-        if abs(size) < 999.5:
-            return f"{size:.0f} B" if unit == "B" else f"{size:.3g} {unit}"
-        size /= 1000
-    return f"{size:.3g} PB"
 
 
 @dataclass(frozen=True, slots=True)

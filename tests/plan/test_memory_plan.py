@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.config.sizes import human_bytes, parse_bytes
 from pipeline.errors import InputError
 from pipeline.plan import memory
 
@@ -14,18 +15,18 @@ from pipeline.plan import memory
     [("512 MB", 512 * 10**6), ("1.5GiB", 3 * 2**29), ("8e9", 8 * 10**9), (4096, 4096), ("2 tb", 2 * 10**12)],
 )
 def test_sizes(text, size):
-    assert memory.parse_bytes(text) == size
+    assert parse_bytes(text) == size
 
 
 @pytest.mark.parametrize("text", ["", "MB", "-1 GB", "0", "12 apples", "1.2.3 MB", "nan", "1e999", True])
 def test_what_is_not_a_size(text):
     with pytest.raises(ValueError, match=r"size"):
-        memory.parse_bytes(text)
+        parse_bytes(text)
 
 
 @given(st.integers(1, 10**17))
 def test_human_figures_read_back(count):
-    assert memory.parse_bytes(memory.human_bytes(count)) == pytest.approx(count, rel=0.0051)
+    assert parse_bytes(human_bytes(count)) == pytest.approx(count, rel=0.0051)
 
 
 def need_of(tile):
@@ -66,7 +67,7 @@ def test_what_fits_passes_and_what_does_not_names_the_worst_part():
         memory.require_fits("gram task", need, 2 * 10**9, tile=8192, need_of_tile=need_of)
     fitting = memory.largest_tile(2 * 10**9, need_of)
     assert "gram task with tile 8192" in caught.value.message
-    assert memory.human_bytes(need.total) in caught.value.message
+    assert human_bytes(need.total) in caught.value.message
     assert "kernel temporaries" in caught.value.message
     assert f"gram.tile to {fitting}" in (caught.value.hint or "")
 
