@@ -84,7 +84,7 @@ class _Drive:
         self._stop = stop or StopFlag()
         self._grace = grace
         self._max_failures = max_failures
-        self._in_flight = 0
+        self._in_flight: set[str] = set()
         self._done = self._retries = 0
         self._busy = 0.0
         self._raised: PipelineError | None = None
@@ -119,14 +119,14 @@ class _Drive:
         return self._stop.is_set or self._raised is not None or enough
 
     def _fill_window(self) -> None:
-        for task in self._frontier.take(self._executor.capacity - self._in_flight):
+        for task in self._frontier.take(self._executor.capacity - len(self._in_flight)):
+            self._in_flight.add(task.key)
             self._executor.submit(task)
-            self._in_flight += 1
 
     def _turn(self, timeout: float) -> None:
         """One wait, and everything that follows from what it brought."""
         outcomes = self._executor.wait(timeout)
-        self._in_flight -= len(outcomes)
+        self._in_flight.difference_update(outcome.key for outcome in outcomes)
         succeeded = [outcome for outcome in outcomes if outcome.records is not None]
         for outcome in outcomes:
             if outcome.records is None:

@@ -25,7 +25,7 @@ def lazy_matrix(grid: TileGrid, block: Callable[[int, int], np.ndarray], dtype: 
     """
     token = tokenize(grid, block, np.dtype(dtype).str)
     name, upper = f"symmetric-{token}", f"tile-{token}"
-    layer: dict[tuple[str, int, int], Any] = {}
+    layer: dict[Any, Any] = {}
     for i, j in grid.upper():
         layer[(upper, i, j)] = (block, i, j)
         layer[(name, i, j)] = (upper, i, j)
@@ -33,4 +33,5 @@ def lazy_matrix(grid: TileGrid, block: Callable[[int, int], np.ndarray], dtype: 
             layer[(name, j, i)] = (np.transpose, (upper, i, j))
     sizes = tuple(grid.size(block_index) for block_index in range(grid.blocks))
     graph = HighLevelGraph.from_collections(name, layer)
-    return da.Array(graph, name, chunks=(sizes, sizes), dtype=dtype)
+    array: Any = da.Array  # its constructor is a __new__ that type checkers do not see
+    return array(graph, name, (sizes, sizes), dtype=dtype)
