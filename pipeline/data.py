@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.config.model import Data, Source
+from pipeline.config.model import Data, Source, Split
 from pipeline.data_files import read_array
 from pipeline.errors import InputError
 from pipeline.store.digest import digest
@@ -55,7 +55,12 @@ class Inputs:
     @property
     def arrays(self) -> dict[str, np.ndarray]:
         """The arrays there are, by name."""
-        named = {"x_train": self.x_train, "y_train": self.y_train, "x_test": self.x_test, "y_test": self.y_test}
+        named = {
+            "x_train": self.x_train,
+            "y_train": self.y_train,
+            "x_test": self.x_test,
+            "y_test": self.y_test,
+        }
         return {name: array for name, array in named.items() if array is not None and len(array)}
 
 
@@ -70,7 +75,7 @@ def load(config: Data) -> Inputs:
     """
     x, y = _source(config.train, "data.train")
     if config.split is not None:
-        x, y, x_test, y_test = _split(x, y, config)
+        x, y, x_test, y_test = _hold_out(x, y, config.split, config.task)
     elif config.test is not None:
         x_test, y_test = _source(config.test, "data.test")
         if x_test.shape[1:] != x.shape[1:]:
@@ -102,7 +107,10 @@ def _source(source: Source, field: str) -> tuple[np.ndarray, np.ndarray | None]:
         raise InputError(f"{field}: needs `x` or `source`")
     x = _numeric(read_array(source.x, f"{field}.x", drop=_own_column(source)), f"{field}.x")
     if x.ndim < 2:
-        raise InputError(f"{field}.x: expected (rows, features...), got shape {x.shape}", hint="a single feature is (rows, 1)")
+        raise InputError(
+            f"{field}.x: expected (rows, features...), got shape {x.shape}",
+            hint="a single feature is (rows, 1)",
+        )
     if 0 in x.shape[1:]:
         raise InputError(f"{field}.x: inputs of shape {x.shape[1:]} have no features")
     if source.y is None:
@@ -110,7 +118,9 @@ def _source(source: Source, field: str) -> tuple[np.ndarray, np.ndarray | None]:
     y = read_array(source.y, f"{field}.y")
     if y.ndim == 0 or len(y) != len(x):
         rows = "no rows" if y.ndim == 0 else f"{len(y)} rows"
-        raise InputError(f"{field}.y: {rows}, but {field}.x has {len(x)}", hint="one label or target per input")
+        raise InputError(
+            f"{field}.y: {rows}, but {field}.x has {len(x)}", hint="one label or target per input"
+        )
     return x, y
 
 
@@ -138,7 +148,9 @@ def _numeric(array: np.ndarray, field: str) -> np.ndarray:
     if array.dtype.kind not in "fiub":
         raise InputError(f"{field}: expected real numbers, got dtype {array.dtype}")
     array = np.ascontiguousarray(array, dtype=np.float64)
-    finite = np.isfinite(array).reshape(len(array), -1).all(axis=1) if array.size else np.ones(len(array), bool)
+    finite = (
+        np.isfinite(array).reshape(len(array), -1).all(axis=1) if array.size else np.ones(len(array), bool)
+    )
     if not finite.all():
         bad = np.flatnonzero(~finite)
         raise InputError(
@@ -167,18 +179,21 @@ def _warn_duplicates(x: np.ndarray) -> None:
         )
 
 
-def _split(x: np.ndarray, y: np.ndarray | None, config: Data) -> tuple[Any, ...]:
+def _hold_out(x: np.ndarray, y: np.ndarray | None, split: Split, task: str) -> tuple[Any, ...]:
     from sklearn.model_selection import train_test_split
 
-    split = config.split
-    stratify = y if config.task == "classification" else None
+    stratify = y if task == "classification" else None
     try:
         kept, held = train_test_split(
-            np.arange(len(x)), test_size=split.test, random_state=split.seed, stratify=stratify  # type: ignore[union-attr]
+            np.arange(len(x)),
+            test_size=split.test,
+            random_state=split.seed,
+            stratify=stratify,
         )
     except ValueError as error:
         raise InputError(
-            f"data.split: {len(x)} rows cannot be split: {error}", hint="change data.split.test or give data.test"
+            f"data.split: {len(x)} rows cannot be split: {error}",
+            hint="change data.split.test or give data.test",
         ) from None
     kept, held = np.sort(kept), np.sort(held)
     return (x[kept], None, x[held], None) if y is None else (x[kept], y[kept], x[held], y[held])
@@ -225,11 +240,17 @@ def _labels(y: np.ndarray, field: str) -> np.ndarray:
     if y.ndim == 2 and y.shape[1] == 1:
         y = y[:, 0]
     if y.ndim != 1:
-        raise InputError(f"{field}: expected one label a row, got shape {y.shape}", hint="`task: regression` takes several columns")
+        raise InputError(
+            f"{field}: expected one label a row, got shape {y.shape}",
+            hint="`task: regression` takes several columns",
+        )
     if y.dtype.kind == "f":
         whole = _numeric(y, field)
         if not np.array_equal(whole, np.round(whole)):
-            raise InputError(f"{field}: class labels must be whole numbers or text, got fractions", hint="use `task: regression`")
+            raise InputError(
+                f"{field}: class labels must be whole numbers or text, got fractions",
+                hint="use `task: regression`",
+            )
         return whole.astype(np.int64)
     if y.dtype.kind in "iub":
         return y.astype(np.int64)
@@ -247,7 +268,9 @@ def _normalize(x: np.ndarray, x_test: np.ndarray, how: str) -> tuple[np.ndarray,
         return _to_sphere(x, "data.train.x"), _to_sphere(x_test, "data.test.x")
     if how == "standardize":
         mean, deviation = x.mean(axis=0), x.std(axis=0)
-        scale = np.where(deviation > 0, deviation, 1.0)  # a constant feature carries nothing: centred, not divided by 0
+        scale = np.where(
+            deviation > 0, deviation, 1.0
+        )  # a constant feature carries nothing: centred, not divided by 0
         return (x - mean) / scale, (x_test - mean) / scale
     return x, x_test
 
@@ -259,7 +282,9 @@ def _to_sphere(x: np.ndarray, field: str) -> np.ndarray:
     zero = largest == 0
     if zero.any():
         rows = _some(np.flatnonzero(zero))
-        warnings.warn(f"{field}: zero rows stay zero under normalize: sphere: {rows}", DataWarning, stacklevel=4)
+        warnings.warn(
+            f"{field}: zero rows stay zero under normalize: sphere: {rows}", DataWarning, stacklevel=4
+        )
     scaled = flat / np.where(zero, 1.0, largest)[:, None]
     norm = np.linalg.norm(scaled, axis=1)
     return (scaled / np.where(zero, 1.0, norm)[:, None]).reshape(x.shape)

@@ -24,7 +24,7 @@ def read_array(location: str, field: str, *, drop: str | None = None) -> np.ndar
     """
     file, _, part = location.partition("#")
     path = Path(file)
-    if ".zarr" in file:
+    if any(part.endswith(".zarr") for part in path.parts):
         return _zarr(path, field)
     if not path.is_file():
         raise InputError(f"{field}: {file}: no such file")
@@ -34,7 +34,9 @@ def read_array(location: str, field: str, *, drop: str | None = None) -> np.ndar
         raise InputError(f"{field}: {file}: unknown format {path.suffix!r}", hint=f"formats are {FORMATS}")
     if part and reader is _npy:
         raise InputError(f"{field}: {location}: a .npy file has no parts, leave out #{part}")
-    return reader(path, part or drop or "", field, bool(part)) if reader is _csv else reader(path, part, field)
+    return (
+        reader(path, part or drop or "", field, bool(part)) if reader is _csv else reader(path, part, field)
+    )
 
 
 def _npy(path: Path, part: str, field: str) -> np.ndarray:
@@ -44,7 +46,9 @@ def _npy(path: Path, part: str, field: str) -> np.ndarray:
         raise _unreadable(field, path, error) from None
     if not isinstance(array, np.ndarray):
         array.close()
-        raise InputError(f"{field}: {path}: holds an archive, not one array", hint="name it .npz and add #key")
+        raise InputError(
+            f"{field}: {path}: holds an archive, not one array", hint="name it .npz and add #key"
+        )
     return array
 
 
@@ -55,10 +59,14 @@ def _npz(path: Path, part: str, field: str) -> np.ndarray:
                 return archive
             keys = archive.files
             if not part and len(keys) != 1:
-                raise InputError(f"{field}: {path}: holds {len(keys)} arrays", hint=f"add #key: {', '.join(keys[:20])}")
+                raise InputError(
+                    f"{field}: {path}: holds {len(keys)} arrays", hint=f"add #key: {', '.join(keys[:20])}"
+                )
             name = part or keys[0]
             if name not in keys:
-                raise InputError(f"{field}: {path}: no array {name!r}", hint=f"it holds {', '.join(keys[:20])}")
+                raise InputError(
+                    f"{field}: {path}: no array {name!r}", hint=f"it holds {', '.join(keys[:20])}"
+                )
             return archive[name]
     except (ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
         raise _unreadable(field, path, error) from None
@@ -78,7 +86,9 @@ def _csv(path: Path, column: str, field: str, only: bool) -> np.ndarray:
     ragged = next((i for i, row in enumerate(body) if len(row) != len(rows[0])), None)
     if ragged is not None:
         line = ragged + (2 if header else 1)
-        raise InputError(f"{field}: {path}:{line}: {len(body[ragged])} columns, but the first row has {len(rows[0])}")
+        raise InputError(
+            f"{field}: {path}:{line}: {len(body[ragged])} columns, but the first row has {len(rows[0])}"
+        )
     if column:
         index = _column(column, header, len(rows[0]), path, field)
         body = [[row[index]] if only else row[:index] + row[index + 1 :] for row in body]
@@ -89,7 +99,9 @@ def _csv(path: Path, column: str, field: str, only: bool) -> np.ndarray:
             return np.array([row[0].strip() for row in body])
         row, cell = next((i, c) for i, line in enumerate(body) for c in line if not _is_number(c))
         line = row + (2 if header else 1)
-        raise InputError(f"{field}: {path}:{line}: {cell!r} is not a number", hint="features must be numbers") from None
+        raise InputError(
+            f"{field}: {path}:{line}: {cell!r} is not a number", hint="features must be numbers"
+        ) from None
     return values[:, 0] if only else values
 
 

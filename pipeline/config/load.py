@@ -8,7 +8,7 @@ import types
 import typing
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
@@ -22,8 +22,6 @@ RESOLVED = "resolved"
 
 CLUSTER_FILE = "cluster.yaml"
 CLUSTER_FILE_VARIABLE = "NTK_CLUSTER_FILE"
-
-M = TypeVar("M", bound=BaseModel)
 
 
 def load_run(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
@@ -59,12 +57,13 @@ def load_cluster(name: str, beside: Path) -> LocalCluster | SerialCluster:
             break
     if name not in known:
         raise InputError(
-            f"cluster {name!r} is not in {where}: known are {', '.join(sorted(known))}", hint=_nearest(name, known)
+            f"cluster {name!r} is not in {where}: known are {', '.join(sorted(known))}",
+            hint=_nearest(name, known),
         )
     return known[name]
 
 
-def validate(model: type[M], data: Any, name: str) -> M:
+def validate[M: BaseModel](model: type[M], data: Any, name: str) -> M:
     """Plain data checked against a model; `name` is what errors call the document.
 
     Raises:
@@ -90,7 +89,9 @@ def validate(model: type[M], data: Any, name: str) -> M:
 def _explain(model: type[BaseModel], problem: Any) -> tuple[str, str, str, str | None]:
     """One validation problem as (field, message, got, hint)."""
     # Discriminator tags and union branches appear in pydantic's locations; only names of fields and indices are ours.
-    location = [part for part in problem["loc"] if not (isinstance(part, str) and ("[" in part or part in _BRANCHES))]
+    location = [
+        part for part in problem["loc"] if not (isinstance(part, str) and ("[" in part or part in _BRANCHES))
+    ]
     field = ".".join(str(part) for part in location)
     got = problem.get("input")
     kind = problem["type"]
@@ -124,7 +125,9 @@ _WORDING = {
 }
 
 
-_BRANCHES = frozenset({"int", "float", "str", "list", "dict", "tuple", "local", "serial", "constrained-int", "constrained-str"})
+_BRANCHES = frozenset(
+    {"int", "float", "str", "list", "dict", "tuple", "local", "serial", "constrained-int", "constrained-str"}
+)
 
 
 def _fields(model: type[BaseModel], location: Sequence[Any]) -> set[str]:
@@ -134,7 +137,11 @@ def _fields(model: type[BaseModel], location: Sequence[Any]) -> set[str]:
         if isinstance(part, int) or not (isinstance(current, type) and issubclass(current, BaseModel)):
             continue
         field = current.model_fields.get(part)
-        current = _inner_model(field.annotation) if field else _inner_model(current.model_fields.get("root", current))
+        current = (
+            _inner_model(field.annotation)
+            if field
+            else _inner_model(current.model_fields.get("root", current))
+        )
     is_model = isinstance(current, type) and issubclass(current, BaseModel)
     if is_model and "root" in current.model_fields:
         return set().union(*(kind.model_fields for kind in (LocalCluster, SerialCluster)))
@@ -179,10 +186,14 @@ def _absolute(config: RunConfig, folder: Path) -> RunConfig:
     def resolve(source: Any) -> Any:
         if source is None or source.x is None:
             return source
-        changed = {key: str(folder / value) for key in ("x", "y") if (value := getattr(source, key)) is not None}
+        changed = {
+            key: str(folder / value) for key in ("x", "y") if (value := getattr(source, key)) is not None
+        }
         return source.model_copy(update=changed)
 
-    data = config.data.model_copy(update={"train": resolve(config.data.train), "test": resolve(config.data.test)})
+    data = config.data.model_copy(
+        update={"train": resolve(config.data.train), "test": resolve(config.data.test)}
+    )
     return config.model_copy(update={"data": data})
 
 

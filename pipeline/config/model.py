@@ -60,7 +60,8 @@ class Data(Model):
     task: Task = "classification"
     """`classification` (integer or string labels, encoded as centred one-hot), `regression`, or `none`."""
     shape: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(strict=False)] | None = None
-    """Shape of one input for the network, when files hold it flat: `[8, 8, 1]` makes images (height, width, channels)."""
+    """Shape of one input for the network, when files hold it flat: `[8, 8, 1]` makes images (height, width,
+    channels)."""
     normalize: Literal["sphere", "standardize", "none"] = "sphere"
     """`sphere`: every input scaled to Euclidean norm 1; `standardize`: every feature to mean 0 and variance 1
     (statistics of the training rows); `none`."""
@@ -78,7 +79,9 @@ class Data(Model):
         if self.test is not None and self.split is not None:
             raise ValueError("give either `test` or `split`, not both")
         if self.task != "none" and self.train.source is None and self.train.y is None:
-            raise ValueError(f"task {self.task} needs `train.y`; use `task: none` for a Gram matrix and spectrum only")
+            raise ValueError(
+                f"task {self.task} needs `train.y`; use `task: none` for a Gram matrix and spectrum only"
+            )
         return self
 
 
@@ -132,7 +135,13 @@ class SolveConfig(Model):
 
     method: Literal["auto", "cholesky", "none"] = "auto"
     """`cholesky`: blocked, out of core; `none`: no regression."""
-    ridge: Annotated[tuple[Annotated[float, Field(ge=0, allow_inf_nan=False)], ...], Field(strict=False)] = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2)
+    ridge: Annotated[tuple[Annotated[float, Field(ge=0, allow_inf_nan=False)], ...], Field(strict=False)] = (
+        1e-6,
+        1e-5,
+        1e-4,
+        1e-3,
+        1e-2,
+    )
     """Ridge values relative to the mean diagonal of the Gram matrix."""
     kernel: Kernel | Literal["auto"] = "auto"
     """Which stored kernel is regressed with; `auto`: ntk when it is stored."""

@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import re
 
-_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "PB": 10**15} | {
-    "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40, "PIB": 2**50, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12
+_UNITS = {
+    "": 1, "b": 1,
+    "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12, "pb": 10**15,
+    "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40, "pib": 2**50,
 }  # fmt: skip
 
 
-def parse_bytes(text: str) -> int:
-    """Bytes in a text like `512 MB`, `2GiB` or `1000000`.
+def parse_bytes(text: str | int | float) -> int:
+    """Bytes meant by ``512 MB``, ``1.5GiB``, ``"8e9"`` or a plain number.
 
     Raises:
-        ValueError: not a positive number with a known unit.
+        ValueError: not a size, not finite or not positive.
     """
-    match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*([A-Za-z]*)\s*", text)
-    if match is None or match[2].upper() not in _UNITS or float(match[1]) <= 0:
-        raise ValueError(f"{text!r} is not a size; write it like 512 MB, 2 GiB or 1.5 GB")
-    return int(float(match[1]) * _UNITS[match[2].upper()])
+    match = re.fullmatch(r"\s*([0-9.]+(?:[eE][+-]?[0-9]+)?)\s*([a-zA-Z]*)\s*", str(text))
+    try:
+        if match is None:
+            raise ValueError
+        size = int(float(match[1]) * _UNITS[match[2].lower()])
+    except (ValueError, KeyError, OverflowError):
+        raise ValueError(f"not a size in bytes: {text!r} (write it as 512 MB or 4 GiB)") from None
+    if size < 1:
+        raise ValueError(f"a size must be positive, got {text!r}")
+    return size
 
 
 def human_bytes(count: float) -> str:

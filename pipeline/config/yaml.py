@@ -25,7 +25,9 @@ def read(path: Path) -> Any:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise InputError(f"{path}: no such file", hint="`ntk init PATH` writes a run.yaml to start from") from None
+        raise InputError(
+            f"{path}: no such file", hint="`ntk init PATH` writes a run.yaml to start from"
+        ) from None
     except IsADirectoryError:
         raise InputError(f"{path}: is a directory, expected a YAML file") from None
     except UnicodeDecodeError as error:
@@ -44,7 +46,9 @@ def parse(text: str, name: str) -> Any:
     try:
         data = YAML(typ="safe", pure=True).load(text)
     except DuplicateKeyError as error:
-        raise InputError(f"{name}{_where(error)}: {_first_line(error.problem)}", hint="keep one of the two") from None
+        raise InputError(
+            f"{name}{_where(error)}: {_first_line(error.problem)}", hint="keep one of the two"
+        ) from None
     except ConstructorError as error:
         raise InputError(
             f"{name}{_where(error)}: {error.problem}", hint="YAML tags are not accepted: write plain values"
@@ -62,7 +66,7 @@ def write(data: Any, header: str = "") -> str:
     from ruamel.yaml import YAML
 
     yaml = YAML(typ="safe", pure=True)
-    yaml.default_flow_style = None
+    yaml.default_flow_style = False
     yaml.sort_base_mapping_type_on_output = False  # pyright: ignore[reportAttributeAccessIssue]
     yaml.width = 110
     stream = io.StringIO()
@@ -98,4 +102,6 @@ def _bounded(data: Any, name: str) -> None:
         elif isinstance(value, list):
             pending.extend(value)
         elif value is not None and not isinstance(value, str | int | float | bool):
-            raise InputError(f"{name}: {value!r} ({type(value).__name__}) is not a plain value", hint="put it in quotes")
+            raise InputError(
+                f"{name}: {value!r} ({type(value).__name__}) is not a plain value", hint="put it in quotes"
+            )

@@ -35,7 +35,9 @@ class Resources:
     dashboard: bool = False
 
 
-def resolve(cluster: LocalCluster | SerialCluster, *, cores: int | None = None, total: int | None = None) -> Resources:
+def resolve(
+    cluster: LocalCluster | SerialCluster, *, cores: int | None = None, total: int | None = None
+) -> Resources:
     """Numbers for a cluster on this machine; `cores` and `total` (bytes of memory) default to what it has."""
     cores = cores or len(os.sched_getaffinity(0))
     total = total or machine_memory()

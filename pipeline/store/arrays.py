@@ -209,6 +209,27 @@ class ArrayStore:
         record.note["adopted"] = True
         return record
 
+    def unrecorded(self, name: str) -> list[Key]:
+        """Chunks whose file is there but of which the journal has no record: candidates for ``adopt``."""
+        root = self._root / name / "c"
+        have = self.journal.records(name)
+        files = root.rglob("*") if root.is_dir() else ()
+        keys = [file.relative_to(root).parts for file in files if file.name.isdecimal() and file.is_file()]
+        return sorted(key for parts in keys if (key := tuple(map(int, parts))) not in have)
+
+    def remove(self, name: str, writer: JournalWriter) -> None:
+        """Remove an array; first its records, so that none ever points at nothing.
+
+        Raises:
+            InputError: the disk refuses.
+        """
+        writer.invalidate(name)
+        self._arrays.pop(name, None)
+        try:
+            self._remove(name)
+        except OSError as error:
+            raise disk_error(error, self._root / name, "remove the array") from error
+
     def discard(self, name: str, keys: Iterable[Key], writer: JournalWriter) -> None:
         """Remove chunks, then what was recorded of them, so that they are computed again.
 

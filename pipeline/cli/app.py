@@ -1,0 +1,200 @@
+"""The commands. Each reads its arguments, calls what does the work, and prints; imports wait until they are needed,
+so that `--help` and `status` answer at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pipeline.cli.options import AllowCode, Cluster, Directory, Json, Out, RunFile, Set
+from pipeline.cli.output import emit, reporting, say
+
+app = typer.Typer(
+    name="ntk",
+    help="Neural tangent kernels at scale: tiled Gram matrices, out-of-core solvers and spectra, resumable.\n\n"
+    "Start with: ntk init run.yaml, ntk plan run.yaml, ntk run run.yaml. The same command again resumes.",
+    epilog="Exit codes: 0 done; 1 a check said no; 2 bad usage, config or input; 3 tasks failed, a rerun resumes; "
+    "75 stopped by SIGTERM, a rerun resumes; 130 interrupted.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+@app.command(epilog="Example: ntk init run.yaml")
+def init(
+    path: Annotated[
+        Path, typer.Argument(metavar="PATH", help="File to write; an existing one is never replaced.")
+    ] = Path("run.yaml"),
+    as_json: Json = False,
+) -> None:
+    """Write a commented run.yaml to start from."""
+    with reporting(as_json):
+        from pipeline.config.template import write_template
+
+        write_template(path)
+        emit({"written": str(path)}, as_json=as_json, text=f"wrote {path}; next: ntk plan {path}")
+
+
+@app.command(epilog="Example: ntk plan run.yaml --price 2.50")
+def plan(
+    file: RunFile,
+    overrides: Set = None,
+    out: Out = None,
+    cluster: Cluster = None,
+    calibrate: Annotated[bool, typer.Option(help="Measure a few tiles for the time estimate.")] = True,
+    price: Annotated[
+        float | None, typer.Option(metavar="X", min=0, help="Price of a worker for an hour.")
+    ] = None,
+    allow_code: AllowCode = False,
+    as_json: Json = False,
+) -> None:
+    """Show tiles, tasks, bytes, flops, memory and time of a run; nothing is computed beyond a few tiles."""
+    with reporting(as_json):
+        from pipeline.cli.setup import prepared
+
+        ready = prepared(
+            file, overrides=overrides, out=out, cluster=cluster, allow_code=allow_code, calibrate=calibrate
+        )  # fmt: skip
+        emit(ready.plan.to_json(price), as_json=as_json, text=ready.plan.to_text(price))
+
+
+@app.command(epilog="Example: ntk run run.yaml --out runs/first --set gram.tile=512")
+def run(
+    file: RunFile,
+    overrides: Set = None,
+    out: Out = None,
+    cluster: Cluster = None,
+    allow_code: AllowCode = False,
+    as_json: Json = False,
+) -> None:
+    """Run all stages in order; the same command again resumes."""
+    _stages(None, file, overrides, out, cluster, allow_code, as_json)
+
+
+@app.command(epilog="Example (a job array): ntk gram run.yaml --shard $((SLURM_ARRAY_TASK_ID+1))/16")
+def gram(
+    file: RunFile,
+    overrides: Set = None,
+    out: Out = None,
+    cluster: Cluster = None,
+    shard: Annotated[
+        str | None, typer.Option(metavar="K/M", help="Only the K-th of M disjoint shares, in this process.")
+    ] = None,
+    allow_code: AllowCode = False,
+    as_json: Json = False,
+) -> None:
+    """Compute and store the tiles of the Gram matrix."""
+    _stages("gram", file, overrides, out, cluster, allow_code, as_json, shard)
+
+
+@app.command(epilog="Example: ntk solve run.yaml --set solve.ridge=[1e-6,1e-4]")
+def solve(
+    file: RunFile, overrides: Set = None, out: Out = None, cluster: Cluster = None, allow_code: AllowCode = False,
+    as_json: Json = False,
+) -> None:  # fmt: skip
+    """Kernel regression on the stored Gram matrix, for every ridge."""
+    _stages("solve", file, overrides, out, cluster, allow_code, as_json)
+
+
+@app.command(epilog="Example: ntk predict run.yaml")
+def predict(
+    file: RunFile, overrides: Set = None, out: Out = None, cluster: Cluster = None, allow_code: AllowCode = False,
+    as_json: Json = False,
+) -> None:  # fmt: skip
+    """Predict the held-out inputs and score them."""
+    _stages("predict", file, overrides, out, cluster, allow_code, as_json)
+
+
+@app.command(epilog="Example: ntk spectrum run.yaml")
+def spectrum(
+    file: RunFile, overrides: Set = None, out: Out = None, cluster: Cluster = None, allow_code: AllowCode = False,
+    as_json: Json = False,
+) -> None:  # fmt: skip
+    """Eigenvalues of the stored Gram matrix and what they say."""
+    _stages("spectrum", file, overrides, out, cluster, allow_code, as_json)
+
+
+@app.command(epilog="Example: ntk report run.yaml")
+def report(
+    file: RunFile, overrides: Set = None, out: Out = None, cluster: Cluster = None, allow_code: AllowCode = False,
+    as_json: Json = False,
+) -> None:  # fmt: skip
+    """Write the HTML report of the finished stages."""
+    _stages("report", file, overrides, out, cluster, allow_code, as_json)
+
+
+@app.command(epilog="Example: ntk status runs/first --check && echo complete")
+def status(
+    directory: Directory,
+    check: Annotated[bool, typer.Option("--check", help="Exit with 1 unless every stage is done.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Show what is done, partial or stale (and why)."""
+    with reporting(as_json):
+        from pipeline.stages import status as stages_status
+
+        document = stages_status.status(directory)
+        emit(document, as_json=as_json, text=stages_status.to_text(document))
+        if check and not document["complete"]:
+            raise typer.Exit(1)
+
+
+@app.command(epilog="Example: ntk verify runs/first --repair")
+def verify(
+    directory: Directory,
+    repair: Annotated[bool, typer.Option("--repair", help="Recompute what is damaged or missing.")] = False,
+    cluster: Cluster = None,
+    allow_code: AllowCode = False,
+    as_json: Json = False,
+) -> None:
+    """Read every stored tile again and check it against its record."""
+    with reporting(as_json):
+        from pipeline.cli.verify import verify_command
+
+        document, text = verify_command(directory, repair=repair, cluster=cluster, allow_code=allow_code)
+        emit(document, as_json=as_json, text=text)
+        if not document["sound"]:
+            raise typer.Exit(1)
+
+
+@app.command(epilog="Example: ntk schema > ntk.schema.json")
+def schema(as_json: Json = True) -> None:
+    """JSON Schema of run.yaml and cluster.yaml (always JSON)."""
+    with reporting(as_json):
+        from pipeline.config.cluster import Clusters
+        from pipeline.config.model import RunConfig
+
+        document = {"run.yaml": RunConfig.model_json_schema(), "cluster.yaml": Clusters.model_json_schema()}
+        emit(document, as_json=True, text="")
+
+
+def _stages(
+    only: str | None,
+    file: Path,
+    overrides: list[str] | None,
+    out: Path | None,
+    cluster: str | None,
+    allow_code: bool,
+    as_json: bool,
+    shard: str | None = None,
+) -> None:
+    """Run one stage or all of them, and print the figures."""
+    with reporting(as_json):
+        from pipeline.cli.setup import prepared, working
+        from pipeline.cli.shares import parse_share, share_lease
+        from pipeline.cli.summary import summary_text
+        from pipeline.stages.order import run_stages
+
+        share = None if shard is None else parse_share(shard)
+        if share is not None:
+            cluster = "serial"
+        ready = prepared(file, overrides=overrides, out=out, cluster=cluster, allow_code=allow_code)
+        for stage in ready.plan.stages:
+            if stage.skipped and only in (None, stage.name):
+                say(f"{stage.name}: not done: {stage.skipped}")
+        with working(ready, lease="run" if share is None else share_lease(share)) as session:
+            document: dict[str, Any] = run_stages(session, ready.plan, only=only, shard=share)
+        emit(document, as_json=as_json, text=summary_text(document))

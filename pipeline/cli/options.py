@@ -1,0 +1,30 @@
+"""Arguments and options that several commands share; each stands here once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+RunFile = Annotated[
+    Path, typer.Argument(metavar="RUN.yaml", help="Configuration of the run (`ntk init` writes one).")
+]
+Directory = Annotated[Path, typer.Argument(metavar="DIR", help="A run directory.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout instead of text.")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="A.B=C", help="Override a configuration value; may be repeated."),
+]
+Out = Annotated[
+    Path | None, typer.Option("--out", metavar="DIR", help="Run directory, instead of the file's `out`.")
+]
+Cluster = Annotated[
+    str | None,
+    typer.Option(
+        "--cluster", metavar="NAME", help="A name in cluster.yaml, instead of the file's `cluster`."
+    ),
+]
+AllowCode = Annotated[
+    bool, typer.Option("--allow-code", help="Permit `kernel.function` to import and run code of your own.")
+]

@@ -1,0 +1,298 @@
+"""The plan of a run as a value: what each stage will do, cost and need, known before anything is computed.
+
+`make_plan` refuses what cannot fit. It knows the mathematics only by four figures (flops and bytes a pair of inputs,
+size of an input, number of outputs), so that planning needs neither JAX nor the data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from pipeline.config.model import RunConfig
+from pipeline.config.sizes import human_bytes, human_seconds
+from pipeline.errors import InputError
+from pipeline.plan import memory
+from pipeline.plan.memory import Need
+from pipeline.plan.resources import Resources
+from pipeline.plan.tiles import TileGrid
+
+MAX_TILE = 2048
+"""Largest tile that `auto` chooses: 32 MB in float64, enough for every product to run at full speed."""
+
+MIN_TILE = 64
+
+TILES_PER_WORKER = 8
+"""`auto` cuts small matrices into at least this many tiles for each worker."""
+
+ASSUMED_FLOPS = 20e9
+"""Flops a second of one thread, where nothing was measured."""
+
+READ_RATE = 1.5e9
+"""Bytes a second at which stored tiles are read and checked, where nothing was measured."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What a plan has to know of the data and the kernel.
+
+    Attributes:
+        rows, test_rows: inputs.
+        outputs: columns of the targets.
+        row_size: numbers in one input.
+        flops_per_pair, bytes_per_pair: of the kernel, from its architecture.
+        kernels: how many are stored.
+        itemsize: bytes of a stored entry.
+    """
+
+    rows: int
+    test_rows: int
+    outputs: int
+    row_size: int
+    flops_per_pair: float
+    bytes_per_pair: float
+    kernels: int
+    itemsize: int
+
+
+@dataclass(frozen=True, slots=True)
+class StagePlan:
+    """One stage: how many tasks, arithmetic, traffic with the store and the peak memory of a worker.
+
+    `skipped` says why a stage that was asked for with `auto` will not be done.
+    """
+
+    name: str
+    tasks: int
+    flops: float
+    reads: float
+    writes: float
+    peak: int
+    skipped: str = ""
+
+    def seconds(self, resources: Resources, flops_rate: float | None = None) -> float:
+        """Projected wall time: arithmetic at `flops_rate` a thread and reading, spread over the workers."""
+        rate = (flops_rate or ASSUMED_FLOPS) * resources.threads
+        workers = min(resources.workers, max(self.tasks, 1))
+        return (self.flops / rate + self.reads / READ_RATE) / workers
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """All stages of a run on given resources."""
+
+    problem: Problem
+    grid: TileGrid
+    resources: Resources
+    stages: tuple[StagePlan, ...]
+    gram_seconds_per_tile: float | None = None
+
+    def seconds(self, stage: StagePlan) -> float:
+        """Projected wall time of a stage; for the gram stage from measured tiles where there are any."""
+        if stage.name == "gram" and self.gram_seconds_per_tile is not None:
+            return self.gram_seconds_per_tile * self.grid.count / self.resources.workers
+        return stage.seconds(self.resources)
+
+    def stage(self, name: str) -> StagePlan | None:
+        """The stage of that name, if the run has it."""
+        return next((stage for stage in self.stages if stage.name == name), None)
+
+    def to_json(self, price: float | None = None) -> dict[str, Any]:
+        """Plain values; with a price (per worker and hour) the cost too."""
+        stages = [asdict(stage) | {"seconds": self.seconds(stage)} for stage in self.stages]
+        total = sum(stage["seconds"] for stage in stages)
+        document = {
+            "rows": self.grid.n,
+            "test_rows": self.problem.test_rows,
+            "tile": self.grid.tile,
+            "tiles": self.grid.count,
+            "workers": self.resources.workers,
+            "threads_per_worker": self.resources.threads,
+            "memory_per_worker": self.resources.memory,
+            "store_bytes": self.store_bytes,
+            "calibrated": self.gram_seconds_per_tile is not None,
+            "stages": stages,
+            "seconds": total,
+            "worker_hours": total * self.resources.workers / 3600,
+        }
+        if price is not None:
+            document["cost"] = price * document["worker_hours"]
+        return document
+
+    @property
+    def store_bytes(self) -> float:
+        """Bytes in the store when the run is complete."""
+        inputs = (
+            8.0
+            * (self.problem.rows + self.problem.test_rows)
+            * (self.problem.row_size + self.problem.outputs)
+        )
+        gram = self.stage("gram")
+        return inputs + (gram.writes if gram else 0.0)
+
+    def to_text(self, price: float | None = None) -> str:
+        """A table for a person."""
+        r, p = self.resources, self.problem
+        lines = [
+            f"{p.rows:,} training rows of {p.row_size:,} numbers, {p.test_rows:,} held out, {p.outputs} outputs",
+            f"{self.grid.count:,} tiles of {self.grid.tile:,} × {self.grid.tile:,}, store about "
+            f"{human_bytes(self.store_bytes)}",
+            f"{r.workers} workers × {r.threads} threads ({r.kind}), {human_bytes(r.memory)} allowed for each",
+            "",
+            f"{'stage':<10}{'tasks':>9}{'Gflop':>11}{'reads':>10}{'writes':>10}{'peak/worker':>13}{'about':>14}",
+        ]
+        for stage in self.stages:
+            lines.append(
+                f"{stage.name:<10}{stage.tasks:>9,}{stage.flops / 1e9:>11,.1f}{human_bytes(stage.reads):>10}"
+                f"{human_bytes(stage.writes):>10}{human_bytes(stage.peak):>13}{human_seconds(self.seconds(stage)):>14}"
+                if not stage.skipped
+                else f"{stage.name:<10}  not done: {stage.skipped}"
+            )
+        document = self.to_json(price)
+        basis = "from measured tiles" if document["calibrated"] else "from assumed rates (not calibrated)"
+        lines += [
+            "",
+            f"in all about {human_seconds(document['seconds'])}, {document['worker_hours']:.2g} worker-hours, {basis}",
+        ]
+        if price is not None:
+            lines.append(f"cost about {document['cost']:.2f} at {price:g} a worker-hour")
+        return "\n".join(lines)
+
+
+def make_plan(
+    config: RunConfig,
+    problem: Problem,
+    resources: Resources,
+    *,
+    tile: int | None = None,
+    seconds_per_tile: float | None = None,
+) -> Plan:
+    """Plan a run.
+
+    Args:
+        config: the run.
+        problem: figures of data and kernel.
+        resources: workers and memory.
+        tile: the tile of an existing run, which `auto` must keep.
+        seconds_per_tile: measured seconds of one tile on one worker, if any were.
+
+    Raises:
+        InputError: a stage needs more memory than a worker may use; names the worst part and a tile that fits.
+    """
+    needs = _needs(config, problem)
+    chosen = config.gram.tile if config.gram.tile != "auto" else tile
+    if chosen is None:
+        chosen = _auto_tile(problem, resources, needs)
+    grid = TileGrid(problem.rows, min(chosen, _round_up(problem.rows, MIN_TILE)))
+    for name, need in needs.items():
+        memory.require_fits(
+            f"{name} task", need(grid.tile), resources.memory, tile=grid.tile, need_of_tile=need
+        )
+    peaks = {name: need(grid.tile).total for name, need in needs.items()}
+    return Plan(
+        problem, grid, resources, tuple(_stages(config, problem, resources, grid, peaks)), seconds_per_tile
+    )
+
+
+def _needs(config: RunConfig, p: Problem) -> dict[str, Callable[[int], Need]]:
+    """Peak memory of each kind of task as a function of the tile."""
+    row_bytes = p.row_size * 8
+    columns = p.outputs * len(config.solve.ridge)
+    needs: dict[str, Callable[[int], Need]] = {
+        "gram": lambda tile: memory.gram_task(
+            tile, row_bytes=row_bytes, bytes_per_pair=p.bytes_per_pair, outputs=p.kernels, itemsize=p.itemsize
+        )
+    }
+    # A worker that computed Gram tiles before keeps JAX in memory.
+    jax = memory.PROCESS_WITH_JAX
+    if config.solves:
+        needs["cholesky"] = lambda tile: memory.cholesky_task(tile, process=jax)
+        needs["substitution"] = lambda tile: memory.substitution_task(p.rows, p.outputs, tile, process=jax)
+        needs["inverse diagonal"] = lambda tile: memory.inverse_diagonal_task(p.rows, tile, process=jax)
+    if config.predicts:
+        needs["predict"] = lambda tile: memory.prediction_task(
+            tile,
+            row_bytes=row_bytes,
+            bytes_per_pair=p.bytes_per_pair,
+            n=p.rows,
+            columns=columns,
+            itemsize=p.itemsize,
+        )
+    return needs
+
+
+def _auto_tile(p: Problem, resources: Resources, needs: dict[str, Callable[[int], Need]]) -> int:
+    """The largest tile that fits, up to MAX_TILE, and that leaves every worker several tiles."""
+    wanted = TILES_PER_WORKER * resources.workers
+    blocks = 1
+    while blocks * (blocks + 1) // 2 < wanted:
+        blocks += 1
+    most = max(MIN_TILE, min(MAX_TILE, _round_up(-(-p.rows // blocks), MIN_TILE)))
+    fitting = [
+        memory.largest_tile(resources.memory, need, multiple=MIN_TILE, most=most) for need in needs.values()
+    ]
+    # Where not even the smallest fits, the refusal that follows says what needs how much.
+    return min((tile or MIN_TILE for tile in fitting), default=most)
+
+
+def _stages(
+    config: RunConfig, p: Problem, resources: Resources, grid: TileGrid, peaks: dict[str, int]
+) -> list[StagePlan]:
+    n, b = float(p.rows), grid.blocks
+    entries = sum(grid.entries(i, j) for i, j in grid.upper()) if b <= 1000 else n * n / 2
+    gram_bytes = entries * p.itemsize * p.kernels
+    stages = [StagePlan("gram", grid.count, entries * p.flops_per_pair, 0.0, gram_bytes, peaks["gram"])]
+    if config.solves:
+        ridges = len(config.solve.ridge)
+        tile_bytes = 8.0 * grid.tile**2
+        # Factor n³/3, inverse diagonal n³/3, two triangular solves; a factor tile (i, j) reads 2 i tiles above it.
+        factor_reads = tile_bytes * b * (b + 1) * (b + 2) / 3
+        stages.append(
+            StagePlan(
+                "solve",
+                ridges * (grid.count + b + 1),
+                ridges * (2 * n**3 / 3 + 4 * n * n * p.outputs),
+                ridges * (1.5 * factor_reads + 4 * entries * 8),
+                ridges * entries * 8,
+                max(peaks["cholesky"], peaks["substitution"], peaks["inverse diagonal"]),
+            )
+        )
+    if config.predicts:
+        pairs = float(p.test_rows) * n
+        columns = p.outputs * len(config.solve.ridge)
+        tasks = -(-p.test_rows // grid.tile)
+        stages.append(
+            StagePlan(
+                "predict",
+                tasks,
+                pairs * (p.flops_per_pair + 2 * columns),
+                0.0,
+                p.test_rows * columns * 8.0,
+                peaks["predict"],
+            )
+        )
+    if config.spectrum.method != "none":
+        stages.append(_spectrum(config, p, resources, gram_bytes))
+    return stages
+
+
+def _spectrum(config: RunConfig, p: Problem, resources: Resources, gram_bytes: float) -> StagePlan:
+    need = memory.full_eigh(p.rows, process=memory.PROCESS_WITH_JAX)
+    skipped = ""
+    if need.total > resources.memory:
+        skipped = (
+            f"all eigenpairs of {p.rows:,} rows need {human_bytes(need.total)}, a worker may use "
+            f"{human_bytes(resources.memory)}"
+        )
+        if config.spectrum.method == "eigh":
+            raise InputError(
+                f"spectrum.method: eigh: {skipped}",
+                hint="allow a worker more memory in cluster.yaml, or set spectrum.method to none",
+            )
+    flops = p.kernels * 9.0 * float(p.rows) ** 3
+    return StagePlan("spectrum", p.kernels, flops, 2 * gram_bytes, 0.0, need.total, skipped)
+
+
+def _round_up(value: int, multiple: int) -> int:
+    return -(-value // multiple) * multiple

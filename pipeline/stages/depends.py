@@ -1,0 +1,67 @@
+"""What each stage's result depends on, by the names a person knows; a stage is stale when one of them changed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+from pipeline.config.model import RunConfig
+
+STAGES = ("gram", "solve", "predict", "spectrum", "report")
+"""The stages in the order they run."""
+
+Depends = dict[str, str]
+
+
+def depends(config: RunConfig, identity: Depends, prints: dict[str, str]) -> dict[str, Depends]:
+    """For each stage of this run the fields that decide its result, as comparable text.
+
+    Args:
+        config: the run.
+        identity: the fields that decide the numbers in the Gram matrix.
+        prints: digests of the prepared data by array name.
+    """
+    targets = {"data.train.y": prints.get("y_train", "none")}
+    held_out = {f"data.test.{axis}": prints.get(f"{axis}_test", "none") for axis in "xy"}
+    solve = (
+        identity
+        | targets
+        | {
+            "solve.kernel": config.solve_kernel,
+            "solve.method": config.solve.method,
+            "solve.ridge": json.dumps(config.solve.ridge),
+        }
+    )
+    select = {"solve.select": config.solve.select}
+    stages = {"gram": identity | {"kernel.get": ", ".join(config.kernel.get)}}
+    if config.solves:
+        stages["solve"] = solve
+    if config.predicts:
+        stages["predict"] = solve | held_out | select
+    if config.spectrum.method != "none":
+        stages["spectrum"] = (
+            stages["gram"]
+            | targets
+            | {
+                "spectrum.method": config.spectrum.method,
+                "spectrum.count": str(config.spectrum.count),
+                "spectrum.vectors": str(config.spectrum.vectors),
+                "solve.ridge": json.dumps(config.solve.ridge),
+            }
+        )
+    stages["report"] = {key: value for fields in stages.values() for key, value in fields.items()} | select
+    return stages
+
+
+def fingerprint(fields: Depends) -> str:
+    """One short text for a set of fields."""
+    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def differences(stored: Depends, now: Depends) -> list[str]:
+    """The fields that differ, one line each."""
+    return [
+        f"{name}: stored {stored.get(name, 'nothing')}, now {now.get(name, 'nothing')}"
+        for name in sorted(stored.keys() | now.keys())
+        if stored.get(name) != now.get(name)
+    ]

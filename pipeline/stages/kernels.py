@@ -1,0 +1,155 @@
+"""The kernel of a run as a picklable value, built once per process that computes with it."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib
+import json
+import sys
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from pipeline.config.model import KernelConfig
+from pipeline.errors import InputError
+
+
+class TileFunction(Protocol):
+    """What computes one tile: rows of the first against rows of the second argument (or against themselves)."""
+
+    def __call__(self, x1: np.ndarray, x2: np.ndarray | None = None) -> dict[str, np.ndarray]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class KernelSpec:
+    """Everything that decides the numbers in a tile.
+
+    Attributes:
+        architecture: canonical JSON of the architecture, empty for a function of the user's own.
+        function: `package.module:fn`, empty for an architecture.
+        code_path: folder that `function` may be imported from.
+        input_shape: shape of one input.
+        get: kernels to compute.
+        precision: `float64` or `float32`.
+    """
+
+    architecture: str
+    function: str
+    code_path: str
+    input_shape: tuple[int, ...]
+    get: tuple[str, ...]
+    precision: str
+
+    def build(self, tile: int) -> TileFunction:
+        """The tile function for tiles of up to tile × tile entries; one per process and size."""
+        return _build(self, tile)
+
+
+def specify(
+    config: KernelConfig, input_shape: tuple[int, ...], *, allow_code: bool = False, code_path: str = ""
+) -> KernelSpec:
+    """Check a kernel configuration against the inputs.
+
+    Raises:
+        InputError: an architecture that does not parse or does not fit the inputs, a function without permission.
+    """
+    if config.function is not None:
+        if not allow_code:
+            raise InputError(
+                f"kernel.function: {config.function} would run code of your own",
+                hint="add the flag --allow-code if you trust it",
+            )
+        spec = KernelSpec("", config.function, code_path, input_shape, config.get, config.precision)
+        _import(spec)
+        return spec
+    from ntk import analytic, stax
+    from ntk.errors import ArchitectureError
+
+    try:
+        layer = stax.from_spec(config.architecture)
+        analytic.cost(layer, input_shape)  # also type-checks every layer against the inputs
+    except ArchitectureError as error:
+        raise InputError(f"kernel.architecture: {error}") from None
+    text = json.dumps(layer.to_spec(), sort_keys=True)
+    return KernelSpec(text, "", "", input_shape, config.get, config.precision)
+
+
+def identity(spec: KernelSpec) -> dict[str, str]:
+    """The fields of a kernel that decide its values, each in a form that can be compared and shown."""
+    if spec.function:
+        source = getattr(sys.modules[_import(spec).__module__], "__file__", None)
+        content = b"" if source is None else open(source, "rb").read()  # noqa: SIM115 - read at once
+        return {
+            "kernel.function": f"{spec.function} ({hashlib.sha256(content).hexdigest()[:16]})",
+            "kernel.precision": spec.precision,
+        }
+    from ntk import stax
+
+    layer = stax.from_spec(json.loads(spec.architecture))
+    return {
+        "kernel.architecture": f"{spec.architecture} ({stax.fingerprint(layer)[:16]})",
+        "kernel.precision": spec.precision,
+    }
+
+
+def cost(spec: KernelSpec) -> tuple[float, float]:
+    """Flops and bytes of temporaries for each pair of inputs."""
+    if spec.function:
+        size = float(np.prod(spec.input_shape))
+        return 2 * size, 32.0  # unknown to us: a matrix product and four temporaries
+    from ntk import analytic, stax
+
+    value = analytic.cost(stax.from_spec(json.loads(spec.architecture)), spec.input_shape)
+    return value.flops_per_pair, value.bytes_per_pair
+
+
+@functools.lru_cache(maxsize=8)
+def _build(spec: KernelSpec, tile: int) -> TileFunction:
+    if spec.function:
+        return FunctionTile(spec, _import(spec))
+    from ntk import stax
+    from ntk.analytic import TileKernel
+
+    layer = stax.from_spec(json.loads(spec.architecture))
+    return TileKernel(layer, spec.input_shape, get=spec.get, precision=spec.precision, tile=tile)
+
+
+def _import(spec: KernelSpec) -> Any:
+    module, _, name = spec.function.partition(":")
+    if spec.code_path and spec.code_path not in sys.path:
+        sys.path.insert(0, spec.code_path)
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise InputError(f"kernel.function: {spec.function}: {error}") from None
+    if not callable(found):
+        raise InputError(f"kernel.function: {spec.function} is not callable, it is a {type(found).__name__}")
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionTile:
+    """A user's function as a tile function; what it returns is checked, because nothing else vouches for it."""
+
+    spec: KernelSpec
+    function: Any
+
+    def __call__(self, x1: np.ndarray, x2: np.ndarray | None = None) -> dict[str, np.ndarray]:
+        other = x1 if x2 is None else x2
+        value = np.asarray(self.function(x1, other))
+        if value.shape != (len(x1), len(other)):
+            raise InputError(
+                f"kernel.function: {self.spec.function} returned shape {value.shape}, "
+                f"expected ({len(x1)}, {len(other)})"
+            )
+        if len(self.spec.get) != 1:
+            raise InputError(
+                f"kernel.function: a function gives one kernel, but kernel.get names {self.spec.get}"
+            )
+        value = value.astype(self.spec.precision)
+        if x2 is None:
+            upper = np.triu(value)
+            value = upper + np.triu(value, 1).T  # symmetric bit for bit, whatever the function's rounding
+        return {self.spec.get[0]: value}

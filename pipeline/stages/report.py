@@ -1,0 +1,132 @@
+"""The report stage: one self-contained HTML page of everything the finished stages found."""
+
+from __future__ import annotations
+
+import platform
+import socket
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.plan.gram import gram_array
+from pipeline.report import render
+from pipeline.report.data import GramImage, ReportData, TimelineEntry
+from pipeline.stages import rundir
+from pipeline.stages.depends import STAGES
+from pipeline.stages.session import Session
+from pipeline.store.layout import RunLayout
+
+IMAGE_ROWS = 384
+"""Rows of the heat map; of a larger matrix an even sample of rows is shown."""
+
+_KIND_OF = {
+    "inputs": "inputs",
+    "gram": "gram",
+    "solution": "solve",
+    "predictions": "predict",
+    "spectrum": "spectrum",
+}
+
+
+def run(session: Session) -> dict[str, Any]:
+    """Write report.html; returns the stage's metrics.
+
+    Raises:
+        InputError: the disk refuses.
+    """
+    finished = session.finished("report")
+    if finished is not None and RunLayout(session.directory).report.exists():
+        return finished
+    metrics = {
+        name: found
+        for name in STAGES
+        if name in session.stages and name != "report" and (found := session.finished(name)) is not None
+    }
+    kernels = session.config.kernel.get if "gram" in metrics else ()
+    spectra = kernels if "spectrum" in metrics else ()
+    inputs, config = session.inputs, session.config
+    timeline = _timeline(session)
+    page = render(
+        ReportData(
+            title=session.directory.resolve().name,
+            subtitle=_subtitle(session),
+            task=config.data.task,
+            rows=session.grid.n,
+            test_rows=len(inputs.x_test),
+            class_names=inputs.classes,
+            metrics=metrics,
+            eigenvalues={
+                kernel: session.store.read_all(f"spectrum/{kernel}/eigenvalues") for kernel in spectra
+            },
+            label_power={
+                kernel: session.store.read_all(f"spectrum/{kernel}/label-power")
+                for kernel in spectra
+                if inputs.y_train is not None
+            },
+            gram_image={kernel: _image(session, gram_array(kernel)) for kernel in kernels},
+            timeline=timeline,
+            wall_seconds=max((entry.start + entry.seconds for entry in timeline), default=None),
+            provenance=_provenance(session),
+            run_yaml=RunLayout(session.directory).config.read_text(encoding="utf-8"),
+        )
+    )
+    rundir.replace_text(RunLayout(session.directory).report, page)
+    # A page over unfinished stages is written, but not called done: the next run writes it again.
+    complete = len(metrics) == sum(name != "report" for name in session.stages)
+    return session.finish("report", {"bytes": len(page)}) if complete else {"bytes": len(page)}
+
+
+def _subtitle(session: Session) -> str:
+    origin = session.config.data.train
+    source = origin.source or Path(origin.x or "").name
+    get = " and ".join(kernel.upper() for kernel in session.config.kernel.get)
+    return f"{get} of {source}, {session.spec.precision}"
+
+
+def _image(session: Session, name: str) -> GramImage:
+    """K[rows][:, rows] for an even sample of rows, in classification sorted by class; each tile is read once."""
+    n, tile, y = session.grid.n, session.grid.tile, session.inputs.y_train
+    classes = session.inputs.classes
+    rows = np.unique(np.linspace(0, n - 1, min(n, IMAGE_ROWS)).round().astype(int))
+    boundaries: tuple[int, ...] = ()
+    if y is not None and classes:
+        label = y[rows].argmax(axis=1)
+        rows = rows[np.argsort(label, kind="stable")]
+        starts = np.searchsorted(np.sort(label), np.arange(1, len(classes)))
+        boundaries = tuple(int(start) for start in starts)
+    block, inside = rows // tile, rows % tile
+    image = np.empty((len(rows), len(rows)), np.float32)
+    for i, j in session.grid.upper():
+        at_i, at_j = np.flatnonzero(block == i), np.flatnonzero(block == j)
+        if len(at_i) and len(at_j):
+            part = session.store.read(name, (i, j))[np.ix_(inside[at_i], inside[at_j])]
+            image[np.ix_(at_i, at_j)] = part
+            image[np.ix_(at_j, at_i)] = part.T
+    return GramImage(image, len(rows), boundaries, classes if boundaries else ())
+
+
+def _timeline(session: Session) -> list[TimelineEntry]:
+    """Every stored chunk, in seconds from the first."""
+    records = [
+        record for name in session.journal.arrays() for record in session.journal.records(name).values()
+    ]
+    records = [record for record in records if record.seconds > 0]
+    first = min((record.started for record in records), default=0.0)
+    return [
+        TimelineEntry(
+            record.worker, record.started - first, record.seconds, _KIND_OF[record.array.split("/")[0]]
+        )
+        for record in sorted(records, key=lambda record: record.started)
+    ]
+
+
+def _provenance(session: Session) -> dict[str, Any]:
+    resources = session.resources
+    return {
+        "depends on": dict(session.identity),
+        "versions": rundir.versions(),
+        "host": socket.gethostname(),
+        "system": platform.platform(),
+        "workers": f"{resources.workers} × {resources.threads} threads ({resources.kind})",
+    }

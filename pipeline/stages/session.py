@@ -1,0 +1,289 @@
+"""One process at work on one run directory: its data, plan, store, lease, workers and progress, opened as needed."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline import data
+from pipeline.config.model import RunConfig
+from pipeline.errors import GateError, InputError
+from pipeline.plan.resources import Resources
+from pipeline.plan.tasks import Record, Task
+from pipeline.plan.tiles import TileGrid
+from pipeline.runtime.cluster import LocalSettings, SerialSettings, open_executor
+from pipeline.runtime.drive import drive
+from pipeline.runtime.events import Event, Summary, TaskDone
+from pipeline.stages import rundir
+from pipeline.stages.depends import Depends, depends, fingerprint
+from pipeline.stages.kernels import KernelSpec
+from pipeline.stages.worker import Stopwatch, stored_record
+from pipeline.store.arrays import ArrayStore
+from pipeline.store.format import Compression
+from pipeline.store.journal import Journal
+from pipeline.store.lease import Lease
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a set of tasks is, in stored chunks; `event` is what just happened."""
+
+    label: str
+    total: int
+    done: int = 0
+    event: Event | None = None
+
+
+@dataclass
+class Session:
+    """What every stage needs. Opened by `open_session`; the workers start with the first task there is to do.
+
+    `peak_memory` is the largest resident size seen of any worker, in bytes, as measured after each set of tasks.
+    """
+
+    config: RunConfig
+    directory: Path
+    inputs: data.Inputs
+    spec: KernelSpec
+    grid: TileGrid
+    identity: Depends
+    stages: dict[str, Depends]
+    resources: Resources
+    journal: Journal
+    store: ArrayStore
+    lease: Lease
+    listener: Callable[[Progress], None] | None = None
+    stop: Any = None
+    peak_memory: int = 0
+    on_workers: Callable[[Any], None] | None = None
+    _stack: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+    _executor: Any = None
+    _writer: Any = None
+
+    @property
+    def targets(self) -> np.ndarray:
+        """Encoded training targets (n, outputs), of a run that has a regression.
+
+        Raises:
+            InputError: it has none.
+        """
+        if self.inputs.y_train is None:
+            raise InputError("data.task is none: there are no targets to regress on")
+        return self.inputs.y_train
+
+    def fingerprint(self, stage: str) -> str:
+        """Fingerprint of everything a stage's result depends on."""
+        return fingerprint(self.stages[stage])
+
+    def finished(self, stage: str) -> dict[str, Any] | None:
+        """The metrics of a stage that is done for the present configuration, else None."""
+        record = self.journal.stage(stage)
+        if record is None or record.status != "done" or record.fingerprint != self.fingerprint(stage):
+            return None
+        return record.metrics["metrics"]
+
+    def finish(self, stage: str, metrics: dict[str, Any]) -> dict[str, Any]:
+        """Record that a stage is done, with its figures; returns them."""
+        content = {"metrics": metrics, "depends": self.stages[stage], "peak_worker_bytes": self.peak_memory}
+        self.writer.stage(stage, self.fingerprint(stage), "done", content)
+        self.journal.refresh()
+        return metrics
+
+    def create(
+        self,
+        name: str,
+        shape: tuple[int, ...],
+        chunks: tuple[int, ...],
+        *,
+        fingerprint: str,
+        dtype: str = "float64",
+        compression: Compression = "none",
+    ) -> None:
+        """An array in the store: kept when it is of the same spec and fingerprint, else made new and its records
+        void."""
+        self.lease.check()
+        self.store.create(
+            name, shape, chunks, dtype, compression=compression, fingerprint=fingerprint, writer=self.writer
+        )
+        self.journal.refresh()
+
+    def remove(self, name: str) -> None:
+        """Forget an array and free its space."""
+        self.store.remove(name, self.writer)
+        self.journal.refresh()
+
+    def discard(self, name: str, keys: Sequence[tuple[int, ...]]) -> None:
+        """Forget chunks, so that they are computed again; of an array whose metadata is damaged all of them."""
+        try:
+            self.store.array(name)
+        except InputError:
+            self.store.remove(name, self.writer)
+        else:
+            self.store.discard(name, keys, self.writer)
+        self.journal.refresh()
+
+    def adopt(self, names: Iterable[str]) -> None:
+        """Record the sound chunks that a killed process stored and did not live to record."""
+        for name in names:
+            orphans = self.store.unrecorded(name)
+            adopted = [self.store.adopt(name, key) for key in orphans]
+            self.record([record for record in adopted if record is not None])
+
+    def run(
+        self,
+        tasks: Sequence[Task],
+        work: Callable[[Task], list[Record]],
+        label: str,
+        *,
+        after: Callable[[], None] | None = None,
+    ) -> Summary | None:
+        """Run tasks on the workers; every record is in the journal before its task counts as done.
+
+        `label` is what progress displays call it; `after` is called each time records were written.
+        """
+        if not tasks:
+            return None
+
+        progress = Progress(label, sum(len(task.writes) for task in tasks))
+
+        def on_records(records: list[Record]) -> None:
+            self.record(records)
+            if after is not None:
+                after()
+
+        def on_event(event: Event) -> None:
+            nonlocal progress
+            new = len(event.records) if isinstance(event, TaskDone) else 0
+            progress = dataclasses.replace(progress, done=progress.done + new, event=event)
+            if self.listener is not None:
+                self.listener(progress)
+
+        self.executor.bind(work)
+        summary = drive(tasks, self.executor, on_records=on_records, listener=on_event, stop=self.stop)
+        self.peak_memory = max(self.peak_memory, *(peak_memory(worker["pid"]) for worker in self.executor.workers()), 0)
+        return summary
+
+    def require(self, stage: str) -> dict[str, Any]:
+        """The metrics of an earlier stage.
+
+        Raises:
+            InputError: it is not done for this configuration.
+        """
+        metrics = self.finished(stage)
+        if metrics is None:
+            raise InputError(
+                f"{self.directory}: the {stage} stage is not done for this configuration",
+                hint=f"run `ntk {stage}` first, or `ntk run` for all stages",
+            )
+        return metrics
+
+    def require_gates(self, stage: str, groups: dict[str, dict[str, Any]]) -> None:
+        """Fail the stage when a gate did.
+
+        Args:
+            groups: gates as dicts by name, for each thing they judge.
+
+        Raises:
+            GateError: naming every gate that failed, its value and its limit.
+        """
+        failed = [
+            f"{stage}: {group}: gate `{name}` failed: {gate['value']} is not below {gate['limit']:.3g}"
+            for group, gates in groups.items()
+            for name, gate in gates.items()
+            if not gate["passed"]
+        ]
+        if failed:
+            raise GateError("\n".join(failed), hint="the figures cannot be trusted; see docs/accuracy.md")
+
+    def record(self, records: Iterable[Record]) -> None:
+        """Append records to the journal, if this process still holds the run."""
+        self.writer.append(records)
+        self.journal.refresh()
+
+    def put(self, name: str, key: tuple[int, ...], block: Any) -> None:
+        """Write a small chunk from this process, and its record."""
+        self.record([stored_record(self.store, name, key, block, Stopwatch())])
+
+    @property
+    def writer(self) -> Any:
+        """The journal segment of this process."""
+        if self._writer is None:
+            self._writer = self._stack.enter_context(self.journal.writer(self.lease.check))
+        return self._writer
+
+    @property
+    def executor(self) -> Any:
+        """The workers, started at the first call."""
+        if self._executor is None:
+            r = self.resources
+            settings = (
+                SerialSettings() if r.kind == "serial" else LocalSettings(r.workers, r.threads, r.dashboard)
+            )
+            self._executor = self._stack.enter_context(open_executor(settings))
+            if self.on_workers is not None:
+                self.on_workers(self._executor)
+        return self._executor
+
+
+def peak_memory(pid: object) -> int:
+    """Largest resident size so far of a process of this machine, in bytes; 0 when it is not here."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return 0
+    found = re.search(r"VmHWM:\s*(\d+) kB", status)
+    return int(found[1]) * 1024 if found else 0
+
+
+@contextlib.contextmanager
+def open_session(
+    config: RunConfig,
+    inputs: data.Inputs,
+    spec: KernelSpec,
+    identity: Depends,
+    grid: TileGrid,
+    resources: Resources,
+    *,
+    lease: str = "run",
+    listener: Callable[[Progress], None] | None = None,
+    stop: Any = None,
+) -> Iterator[Session]:
+    """Take the run directory `config.out` and open it for work.
+
+    Raises:
+        InputError: the directory is another run's, or another process is at work on it.
+    """
+    directory = Path(config.out)
+    stored_facts = rundir.resolved(directory)
+    if stored_facts is not None:
+        rundir.refuse_other(directory, stored_facts, identity)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"{directory}: cannot be made: {error.strerror}", hint="choose another --out"
+        ) from None
+    stages = depends(config, identity, inputs.fingerprints)
+    with Lease(directory, lease) as held:
+        if lease == "run" or stored_facts is None:
+            facts = rundir.facts_of(identity, stages) | {
+                "rows": {"train": grid.n, "test": len(inputs.x_test)},
+                "outputs": inputs.outputs,
+                "classes": list(inputs.classes),
+                "tile": grid.tile,
+            }
+            rundir.write_run_yaml(directory, config, facts)
+        journal = Journal(directory).load()
+        store = ArrayStore(directory, journal, writable=True)
+        session = Session(
+            config, directory, inputs, spec, grid, identity, stages, resources, journal, store, held, listener, stop
+        )  # fmt: skip
+        with session._stack:
+            yield session

@@ -1,0 +1,61 @@
+"""`./scripts/bench NAME [--json]`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from scripts.benchmarks import report
+
+app = typer.Typer(
+    help="Benchmarks; each prints medians over repeats and ratios within the same run. See docs/performance.md.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
+Repeats = Annotated[int, typer.Option(min=1, help="Repeats of which the median counts.")]
+
+
+@app.command()
+def gram(
+    rows: Annotated[int, typer.Option(min=64, help="Rows of the matrix.")] = 4096,
+    repeats: Repeats = 3,
+    as_json: Json = False,
+) -> None:
+    """The gram stage end to end, against its tiles alone and against the bare matrix products."""
+    from scripts.benchmarks.gram import measure
+
+    report.show(measure(rows, repeats), as_json)
+
+
+@app.command()
+def cholesky(
+    rows: Annotated[int, typer.Option(min=64, help="Rows of the matrix.")] = 8192,
+    memory: Annotated[str, typer.Option(help="Limit per worker.")] = "512 MB",
+    repeats: Repeats = 1,
+    as_json: Json = False,
+) -> None:
+    """The solve stage within a memory limit, against scipy.linalg.cho_factor in memory."""
+    from scripts.benchmarks.cholesky import measure
+
+    report.show(measure(rows, memory, repeats), as_json)
+
+
+@app.command()
+def overhead(
+    tiles: Annotated[int, typer.Option(min=10, help="Tiles.")] = 2000,
+    milliseconds: Annotated[float, typer.Option(min=0, help="Length of a tile.")] = 50.0,
+    repeats: Repeats = 1,
+    as_json: Json = False,
+) -> None:
+    """Wall time of the gram stage over (sum of kernel seconds / workers)."""
+    from scripts.benchmarks.overhead import measure
+
+    report.show(measure(tiles, milliseconds, repeats), as_json)
+
+
+if __name__ == "__main__":
+    app()
