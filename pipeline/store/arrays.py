@@ -184,17 +184,13 @@ class ArrayStore:
         """One chunk, of its valid shape, exactly as recorded; never a fill value.
 
         Raises:
-            TileError: it has no record, or its file is missing, damaged, or holds other values than recorded.
-            InputError: there is no such array.
+            TileError: it has no record; or its file, or the array's metadata, is missing or damaged; or it holds
+                other values than recorded.
         """
         found = self._checked(name, key)
         if isinstance(found, TileFault):
             raise TileError.of(found, self.directory)
         return found
-
-    def missing(self, name: str, keys: Iterable[Key]) -> list[Key]:
-        """Those of the chunks that have no record, in order."""
-        return [key for key in keys if self.journal.latest(name, key) is None]
 
     def adopt(self, name: str, key: Key) -> Record | None:
         """A record for a chunk that has none, if its checksum holds and all its values are finite.
@@ -204,18 +200,31 @@ class ArrayStore:
         block = self._decode(name, key)
         if isinstance(block, TileFault) or not np.isfinite(block).all():
             return None
-        nbytes = self._file(name, key).stat().st_size
-        record = _record(name, key, block, digest(block), nbytes, time.time(), 0.0)
-        record.note["adopted"] = True
-        return record
+        return Record(
+            name,
+            key,
+            digest(block),
+            block.shape,
+            block.dtype.name,
+            seconds=0.0,
+            nbytes=self._file(name, key).stat().st_size,
+            worker=worker_name(),
+            started=time.time(),
+            note={"adopted": True},
+        )
 
     def unrecorded(self, name: str) -> list[Key]:
         """Chunks whose file is there but of which the journal has no record: candidates for ``adopt``."""
         root = self._root / name / "c"
-        have = self.journal.records(name)
-        files = root.rglob("*") if root.is_dir() else ()
-        keys = [file.relative_to(root).parts for file in files if file.name.isdecimal() and file.is_file()]
-        return sorted(key for parts in keys if (key := tuple(map(int, parts))) not in have)
+        done = self.journal.done([name])
+        orphans = []
+        for directory, _, files in os.walk(root):
+            above = Path(directory).relative_to(root).parts
+            # What is not numbers all the way is litter: see ``sweep``.
+            for parts in ((*above, file) for file in files):
+                if all(map(str.isdecimal, parts)) and (name, key := tuple(map(int, parts))) not in done:
+                    orphans.append(key)
+        return sorted(orphans)
 
     def remove(self, name: str, writer: JournalWriter) -> None:
         """Remove an array; first its records, so that none ever points at nothing.
@@ -286,23 +295,13 @@ class ArrayStore:
                 raise disk_error(error, path, "remove an unfinished file") from error
         return len(leftovers)
 
-    # Whole arrays that fit into memory
-
-    def write_all(self, name: str, values: Block, *, task: str = "") -> list[Record]:
-        """Store every chunk of a small array; the records are the caller's to append. Raises as ``write``."""
-        if values.shape != self.array(name).shape:
-            raise ValueError(f"{name}: expected shape {self.array(name).shape}, got {values.shape}")
-        records = []
-        for key in self.keys(name):
-            started, clock = time.time(), time.perf_counter()
-            block = values[self.region(name, key)]
-            checksum, nbytes = self.write(name, key, block)
-            seconds = time.perf_counter() - clock
-            records.append(_record(name, key, block, checksum, nbytes, started, seconds, task))
-        return records
-
     def read_all(self, name: str) -> Block:
-        """A whole small array, every chunk of it checked. Raises as ``read``."""
+        """A whole array that fits into memory, every chunk of it checked.
+
+        Raises:
+            TileError: as ``read``.
+            InputError: there is no such array, or its metadata is damaged.
+        """
         array = self.array(name)
         values = np.empty(array.shape, array.dtype)
         for key in self.keys(name):
@@ -335,8 +334,13 @@ class ArrayStore:
 
     def _decode(self, name: str, key: Key) -> Block | TileFault:
         """The values in a chunk's file if its checksum holds."""
-        array = self.array(name)
-        self.region(name, key)
+        try:
+            array = self.array(name)
+            self.region(name, key)
+        except InputError as error:
+            return TileFault(name, key, error.message)
+        except IndexError as error:
+            return TileFault(name, key, str(error))
         path = self._file(name, key)
         if not path.is_file():
             return TileFault(name, key, f"its file {path} is missing")
@@ -373,18 +377,3 @@ class ArrayStore:
 
 def _reopen(directory: Path, journal: Journal, writable: bool) -> ArrayStore:
     return ArrayStore(directory, journal, writable=writable)
-
-
-def _record(
-    name: str,
-    key: Key,
-    block: Block,
-    checksum: str,
-    nbytes: int,
-    started: float,
-    seconds: float,
-    task: str = "",
-) -> Record:
-    return Record(
-        name, key, checksum, block.shape, block.dtype.name, seconds, nbytes, worker_name(), started, task
-    )

@@ -88,9 +88,6 @@ class Lease:
         )
         try:
             self._register.beat(me.token, 0)
-        except OSError as error:
-            raise disk_error(error, RunLayout(self.directory).leases, "write a lease") from error
-        try:
             while not (state := self._register.read()).holds(me.token):
                 dead = {holder.token for holder in state.holders if holder.is_gone()}
                 rivals = [h for h in state.holders if h.token not in dead and h.excludes(self.name)]
@@ -100,8 +97,11 @@ class Lease:
                         continue  # The register changed meanwhile.
                 others = tuple(holder for holder in state.holders if holder.token not in dead)
                 self._settle(state, (*others, me), me.token)
-        except BaseException:
-            self._register.forget(me.token)
+        except BaseException as error:
+            with suppress(OSError):
+                self._register.forget(me.token)
+            if isinstance(error, OSError):
+                raise disk_error(error, RunLayout(self.directory).leases, "write a lease") from error
             raise
         self._token = me.token
         self._over.clear()
