@@ -25,13 +25,13 @@ class Gate:
 
     @property
     def passed(self) -> bool:
-        return self.value < self.limit
+        return bool(self.value < self.limit)
 
     def to_dict(self) -> dict[str, float | bool | None]:
         """``{"value", "limit", "passed"}`` for JSON, where a value that is not finite stands as null."""
         return {
-            "value": self.value if math.isfinite(self.value) else None,
-            "limit": self.limit,
+            "value": float(self.value) if math.isfinite(self.value) else None,
+            "limit": float(self.limit),
             "passed": self.passed,
         }
 
@@ -134,4 +134,4 @@ def _ratio(residual: float, scale: float) -> float:
     """residual / scale, where nothing left over of nothing (a zero right-hand side) is a perfect answer."""
     if residual == 0 and scale == 0:
         return 0.0
-    return residual / scale if scale != 0 else math.nan
+    return float(residual / scale) if scale != 0 else math.nan
