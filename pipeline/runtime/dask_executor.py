@@ -209,6 +209,8 @@ class DaskExecutor:
             generation=self._generation,
             # A key of its own for each attempt: Dask never confuses it with one it is still forgetting.
             key=f"{attempts[0].task.kind}-{number:012d}",
+            # Dask's own notion of order is coarse: what comes within 100 ms counts as simultaneous.
+            priority=-number,
             pure=False,
         )
         bundle = _Bundle(numbered, future)

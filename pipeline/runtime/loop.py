@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
@@ -44,7 +45,8 @@ class LoopThread:
 
     def post(self, function: Callable[..., object], *arguments: object) -> None:
         """Calls a function in the loop soon; without effect once the loop has stopped."""
-        if self._thread.is_alive():
+        # A RuntimeError says that the loop is closed.
+        with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(function, *arguments)
 
     def stop(self) -> None:

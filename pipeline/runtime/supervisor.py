@@ -31,35 +31,25 @@ class WorkerProcess:
             # -P: the directory a person happens to be in must not shadow modules.
             [sys.executable, "-P", "-m", "pipeline.runtime.worker"],
             stdin=subprocess.PIPE,
+            bufsize=0,
             stdout=2,  # standard output is for our own results
             env={**environment, "PYTHONPATH": os.pathsep.join(paths)},
         )
+        assert self._process.stdin is not None
+        self._stdin = self._process.stdin
 
     @property
     def pid(self) -> int:
         return self._process.pid
 
     def order(self, orders: dict[str, Any]) -> None:
-        self._write(json.dumps(orders).encode() + b"\n")
-
-    def _write(self, data: bytes) -> None:
-        stdin = self._process.stdin
-        if stdin is None or stdin.closed:
-            return
-        try:
-            stdin.write(data)
-            stdin.flush()
-        except BrokenPipeError:
-            stdin.close()  # it died already; whoever waits for it will learn
+        # A process that died already is no error here: whoever waits for it will learn.
+        with contextlib.suppress(BrokenPipeError):
+            self._stdin.write(json.dumps(orders).encode() + b"\n")
 
     def close(self) -> None:
         """Asks it to end, which takes it half a second at most."""
-        stdin = self._process.stdin
-        if stdin is not None and not stdin.closed:
-            try:
-                stdin.close()
-            except BrokenPipeError:
-                return
+        self._stdin.close()
 
     def kill(self) -> None:
         self._process.kill()

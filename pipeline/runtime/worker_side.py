@@ -14,8 +14,8 @@ _bound: tuple[tuple[str, int], Work] | None = None
 _refused = 0
 # Outcomes wait this long for others to travel with.
 _REPORT_SECONDS = 0.02
-# Longer than the interval (2 ms) at which a worker sends what it has to say.
-_SUSPECT_SECONDS = 0.02
+# Much longer than a worker takes to send what it has to say (2 ms), also on a machine that is busy.
+_SUSPECT_SECONDS = 0.1
 
 
 def refuse(generation: int) -> None:
