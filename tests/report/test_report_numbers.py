@@ -45,8 +45,13 @@ def test_a_setting_keeps_the_digits_it_was_given(mantissa, exponent):
         (1e-6, "10⁻⁶"),
         (-0.5, "−0.500"),
         (math.nan, "not a number"),
-    ]
-    + [(math.inf, "∞"), (-math.inf, "−∞"), (None, "–"), (True, "–"), ("3", "–"), (999999.0, "10⁶")],
+        (math.inf, "∞"),
+        (-math.inf, "−∞"),
+        (None, "–"),
+        (True, "–"),
+        ("3", "–"),
+        (999999.0, "10⁶"),
+    ],
 )
 def test_quantities_by_example(x, text):
     assert quantity(x) == text
