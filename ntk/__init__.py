@@ -1,1 +1,27 @@
-"""The neural tangent kernel."""
+"""The neural tangent kernel: architectures as data, their kernels at infinite and at finite width.
+
+Importing this package imports neither JAX nor NumPy; the names below load on first use.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+_HOME = {
+    "stax": "ntk.stax",
+    "monte_carlo_kernel_fn": "ntk.finite.monte_carlo",
+}
+
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'ntk' has no attribute {name!r}")
+    home = import_module(_HOME[name])
+    return home if home.__name__ == f"ntk.{name}" else getattr(home, name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOME})

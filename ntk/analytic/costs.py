@@ -1,0 +1,73 @@
+"""What a pair of inputs costs, from the architecture alone: no tracing, no JAX."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import singledispatch
+from math import prod
+from typing import Any
+
+from ntk.stax.combinators import Parallel, Serial
+from ntk.stax.layer import Layer
+from ntk.stax.linear import Dense
+from ntk.stax.signal import ELEMENTWISE, Signals, entry, trace
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Work and memory per pair of inputs, NNGP and NTK together.
+
+    flops_per_pair: floating-point operations. bytes_per_pair: peak of the temporaries that live at once, in float64,
+    the returned kernels not counted; half of it in float32.
+    """
+
+    flops_per_pair: float
+    bytes_per_pair: float
+
+
+#: Operations of one nonlinearity on one covariance: two fused passes with a square root and a polynomial each.
+_NONLINEARITY = 90.0
+#: Scaling, bias, and adding the layer's own part to the tangent kernel.
+_AFFINE = 6.0
+#: nngp, ntk and doubt before and after a layer, and the angle between.
+_LIVE_ARRAYS = 7
+
+
+def cost(architecture: Layer, input_shape: tuple[int, ...]) -> Cost:
+    """The cost of a pair of inputs of shape `input_shape` = (\\*spatial, channels).
+
+    Raises ArchitectureError as `ntk.stax.signal.trace` does.
+    """
+    signal = entry(tuple(input_shape))
+    elements = prod(signal.spatial)
+    _, work, widest = _walk(architecture, signal, "architecture")
+    return Cost(2.0 * elements * signal.channels + work, 8.0 * _LIVE_ARRAYS * max(elements, widest))
+
+
+def _walk(layer: Layer, signal: Signals, at: str) -> tuple[Signals, float, int]:
+    """The signal after `layer`, its operations per pair, and its widest covariance in elements per pair."""
+    if isinstance(layer, Serial):
+        work, widest = 0.0, 1
+        for i, inner in enumerate(layer.layers):
+            signal, more, wide = _walk(inner, signal, f"{at}[{i}]")
+            work, widest = work + more, max(widest, wide)
+        return signal, work, widest
+    if isinstance(layer, Parallel):
+        after = trace(layer, signal, at)
+        parts = [_walk(branch, s, f"{at}.parallel[{i}]")
+                 for i, (branch, s) in enumerate(zip(layer.layers, signal, strict=True))]  # type: ignore[arg-type]
+        return after, sum(part[1] for part in parts), sum(part[2] for part in parts)
+    after = trace(layer, signal, at)
+    elements = sum(prod(s.spatial) for s in (after if isinstance(after, tuple) else (after,)))
+    return after, elements * work_per_element(layer), elements
+
+
+@singledispatch
+def work_per_element(layer: Any) -> float:
+    """Operations per element of the covariance after `layer`."""
+    return _AFFINE
+
+
+work_per_element.register(Dense, lambda layer: _AFFINE)
+for _kind in ELEMENTWISE:
+    work_per_element.register(_kind, lambda layer: _NONLINEARITY)

@@ -1,0 +1,157 @@
+"""One tile of a Gram matrix: a jitted kernel of fixed shape, corrected where its arithmetic is not good enough.
+
+The fast kernel works on all pairs of rows at once and also says which pairs are in doubt: those that met an angle so
+near 0 or π that its own rounding error would show (`ntk.analytic.dual.angle`). These pairs, and the diagonal of a
+symmetric tile, are computed by the exact paired kernel in float64 and written over. An entry depends on its two rows
+alone: not on the other rows of the tile, on padding, or on which process computes it.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ntk.analytic.kernel import asked, check_inputs, outer_kernel, paired_kernel
+from ntk.stax.layer import Layer
+
+Precision = Literal["float32", "float64"]
+
+#: A pair is recomputed when nearly singular angles, as a share of positions summed over layers, exceed this.
+_DOUBT_LIMIT = 0.02
+#: Share of a float32 tile in doubt above which the doubtful entries come from a float64 tile rather than one by one.
+_WHOLE_TILE = 0.1
+#: Pairs per call of the exact paired kernel: the small size for a handful, the large one for many.
+_PAIRS = (64, 512)
+
+
+@lru_cache(maxsize=256)
+def _outer(layer: Layer, names: tuple[str, ...]) -> Any:
+    def run(x1: jax.Array, x2: jax.Array) -> tuple[dict[str, jax.Array], jax.Array]:
+        values, doubt = outer_kernel(layer, x1, x2, names, doubting=True, blocked=jax.default_backend() == "cpu")
+        assert doubt is not None
+        return values, doubt if doubt.dtype == bool else doubt > _DOUBT_LIMIT
+
+    return jax.jit(run)
+
+
+@lru_cache(maxsize=256)
+def _paired(layer: Layer, names: tuple[str, ...]) -> Any:
+    return jax.jit(lambda x1, x2: paired_kernel(layer, x1, x2, names))
+
+
+class TileKernel:
+    """Tiles of the kernel matrices of `architecture` for inputs of shape (batch, \\*input_shape).
+
+    get: the kernels wanted, of "ntk" and "nngp". precision "float64" is exact to rounding; "float32" computes in
+    float32 and is within 1e-5 of float64 in every entry for the arc-cosine family. tile: rows of the largest batch;
+    smaller ones are padded to it, so that one compiled kernel serves a whole run.
+
+    Raises ArchitectureError when the architecture cannot take such inputs or has no scalar kernel for them.
+    """
+
+    def __init__(
+        self, architecture: Layer, input_shape: tuple[int, ...], *, get: tuple[str, ...] = ("ntk",),
+        precision: Precision = "float64", tile: int,
+    ) -> None:
+        if precision not in ("float32", "float64"):
+            raise ValueError(f"precision must be float32 or float64, got {precision!r}")
+        if tile < 1:
+            raise ValueError(f"tile must be at least 1, got {tile}")
+        self.architecture = architecture
+        self.input_shape = tuple(input_shape)
+        self.names = asked(get)
+        self.dtype = np.dtype(precision)
+        self.tile = tile
+        check_inputs(architecture, np.empty((0, *self.input_shape)), None)
+
+    def __call__(self, x1: np.ndarray, x2: np.ndarray | None = None) -> dict[str, np.ndarray]:
+        """The kernels of x1 (n1 ≤ tile, \\*input_shape) with x2, or with itself when x2 is None.
+
+        Returns arrays (n1, n2) of the tile's precision by name. A tile of x1 with itself is symmetric bit for bit and
+        its diagonal is `diagonal(x1)`. Raises ValueError for inputs of another shape or more rows than the tile.
+        """
+        self._check(x1)
+        symmetric = x2 is None
+        other = x1 if x2 is None else x2
+        self._check(other)
+        values, doubt = self._fast(x1, other, self.dtype)
+        if symmetric:
+            doubt = np.triu(doubt, 1)
+        if symmetric or doubt.any():
+            values = {name: value.copy() for name, value in values.items()}
+            self._correct(values, doubt, x1, other)
+        if symmetric:
+            exact = self.diagonal(x1)
+            for name, value in values.items():
+                np.fill_diagonal(value, exact[name])
+                _mirror(value)
+        return values
+
+    def diagonal(self, x: np.ndarray) -> dict[str, np.ndarray]:
+        """The kernels of every row of x (n, \\*input_shape) with itself: arrays (n,), by name."""
+        self._check(x, rows=False)
+        values = self._exact(x, x, np.arange(len(x)), np.arange(len(x)))
+        return {name: value.astype(self.dtype) for name, value in values.items()}
+
+    def _fast(self, x1: np.ndarray, x2: np.ndarray, dtype: np.dtype) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        with jax.enable_x64(True):
+            values, doubt = _outer(self.architecture, self.names)(self._padded(x1, dtype), self._padded(x2, dtype))
+        crop = np.s_[: len(x1), : len(x2)]
+        return {name: np.asarray(value)[crop] for name, value in values.items()}, np.asarray(doubt)[crop]
+
+    def _correct(self, values: dict[str, np.ndarray], doubt: np.ndarray, x1: np.ndarray, x2: np.ndarray) -> None:
+        if not doubt.any():
+            return
+        if self.dtype == np.float32 and np.count_nonzero(doubt) > _WHOLE_TILE * doubt.size:
+            wide, wide_doubt = self._fast(x1, x2, np.dtype(np.float64))
+            for name, value in values.items():
+                np.copyto(value, wide[name], where=doubt, casting="same_kind")
+            doubt = doubt & wide_doubt
+        rows, columns = np.nonzero(doubt)
+        for name, exact in self._exact(x1, x2, rows, columns).items():
+            values[name][rows, columns] = exact
+
+    def _exact(
+        self, x1: np.ndarray, x2: np.ndarray, rows: np.ndarray, columns: np.ndarray
+    ) -> dict[str, np.ndarray]:
+        """float64 kernels of x1[rows[i]] with x2[columns[i]]."""
+        run = _paired(self.architecture, self.names)
+        size = _PAIRS[len(rows) > _PAIRS[0]]
+        parts: list[dict[str, np.ndarray]] = []
+        with jax.enable_x64(True):
+            for start in range(0, len(rows), size):
+                here = np.s_[start : start + size]
+                part = run(_pad(x1[rows[here]], size, np.float64), _pad(x2[columns[here]], size, np.float64))
+                count = len(rows[here])
+                parts.append({name: np.asarray(value)[:count] for name, value in part.items()})
+        return {name: np.concatenate([part[name] for part in parts]) if parts else np.empty(0)
+                for name in self.names}
+
+    def _padded(self, x: np.ndarray, dtype: np.dtype) -> jax.Array:
+        return _pad(x, self.tile, dtype)
+
+    def _check(self, x: np.ndarray, rows: bool = True) -> None:
+        if x.shape[1:] != self.input_shape:
+            raise ValueError(f"inputs must have shape (rows, {', '.join(map(str, self.input_shape))}), got {x.shape}")
+        if rows and len(x) > self.tile:
+            raise ValueError(f"at most {self.tile} rows make a tile, got {len(x)}")
+
+
+def _pad(x: np.ndarray, rows: int, dtype: Any) -> jax.Array:
+    padded = np.zeros((rows, *x.shape[1:]), dtype)
+    padded[: len(x)] = x
+    return jnp.asarray(padded)
+
+
+def _mirror(square: np.ndarray, block: int = 256) -> None:
+    """Copy the part above the diagonal to below it, in blocks that fit a cache."""
+    n = len(square)
+    for i in range(0, n, block):
+        here = square[i : i + block, i : i + block]
+        here[...] = np.triu(here) + np.triu(here, 1).T
+        for j in range(i + block, n, block):
+            square[j : j + block, i : i + block] = square[i : i + block, j : j + block].T

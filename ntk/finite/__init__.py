@@ -1,0 +1,1 @@
+"""Finite width: the networks that architectures describe, in JAX."""

@@ -1,0 +1,31 @@
+"""Layers with weights, and layers that are linear without any."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from ntk.stax.layer import Layer
+
+Parameterization = Literal["ntk", "standard"]
+
+
+class Dense(Layer):
+    """Fully connected: z = W_std/√d W x + b_std b with W, b ~ N(0, 1) (``parameterization='ntk'``), or
+    z = W x + b with W ~ N(0, W_std²/d), b ~ N(0, b_std²) (``'standard'``, Sohl-Dickstein et al. 2020).
+
+    `b_std` None is no bias. `s` are the width scalings of the layer's input and output in the standard
+    parameterization: W has shape (s[0]·d, s[1]·out_dim) where d is the base width of the layer's input. Acts on the
+    last axis; any spatial axes are kept.
+    """
+
+    out_dim: int
+    W_std: float = 1.0
+    b_std: float | None = None
+    parameterization: Parameterization = "ntk"
+    s: tuple[int, int] = (1, 1)
+
+    def check(self) -> None:
+        if self.out_dim < 1:
+            raise self.wrong("out_dim", "at least 1")
+        if min(self.s) < 1:
+            raise self.wrong("s", "two integers of at least 1")

@@ -1,0 +1,79 @@
+"""`kernel_fn` as users call it: forms of `get`, precision, tracing, blocks."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ntk import stax
+
+NET = stax.serial(stax.Dense(512, W_std=1.5, b_std=0.05), stax.Relu(), stax.Dense(1))
+
+
+def rows(n, d=5, seed=0):
+    return np.random.default_rng(seed).standard_normal((n, d))
+
+
+def test_unpacks_into_three_functions_and_names_its_results():
+    init_fn, apply_fn, kernel_fn = NET
+    shape, params = init_fn(jax.random.key(0), (-1, 5))
+    assert shape == (-1, 1)
+    assert apply_fn(params, rows(3)).shape == (3, 1)
+    both = kernel_fn(rows(3), rows(2, seed=1))
+    assert both.nngp.shape == both.ntk.shape == (3, 2)
+    pair = kernel_fn(rows(3), rows(2, seed=1), ("nngp", "ntk"))
+    assert np.array_equal(pair.ntk, both.ntk)
+    assert np.allclose(kernel_fn(rows(3), None, "ntk"), kernel_fn(rows(3), rows(3), "ntk"), rtol=1e-14)
+    assert kernel_fn(rows(3), None, ("ntk",)).nngp is None
+    with pytest.raises(ValueError, match="get must be"):
+        kernel_fn(rows(3), None, "nkt")
+
+
+def test_precision_is_that_of_the_inputs():
+    assert NET.kernel_fn(rows(3), None, "ntk").dtype == jnp.float64
+    assert NET.kernel_fn(rows(3).astype(np.float32), None, "ntk").dtype == jnp.float32
+    assert NET.kernel_fn(jnp.ones((2, 5)), None, "ntk").dtype == jnp.ones(()).dtype
+    assert jnp.ones(()).dtype == jnp.float32, "the global flag is left alone"
+    with jax.enable_x64(True):
+        assert isinstance(NET.kernel_fn(rows(3), None, "ntk"), jax.Array)
+
+
+def test_blocks_equal_the_whole():
+    x = rows(1100).astype(np.float32)
+    symmetric, rectangular = NET.kernel_fn(x, None, "ntk"), NET.kernel_fn(x, x[:3], "ntk")
+    assert np.array_equal(symmetric, symmetric.T)
+    np.testing.assert_allclose(symmetric[:, :3], rectangular, rtol=1e-5, atol=1e-6)
+
+
+def test_traced_inputs_agree_with_concrete_ones():
+    x, y = rows(4).astype(np.float32), rows(3, seed=1).astype(np.float32)
+    np.testing.assert_allclose(jax.jit(NET.kernel_fn, static_argnums=2)(x, y, "ntk"), NET.kernel_fn(x, y, "ntk"),
+                               rtol=1e-5)
+    np.testing.assert_allclose(jax.jit(lambda x: NET.kernel_fn(x, None, "ntk"))(x), NET.kernel_fn(x, None, "ntk"),
+                               rtol=1e-5)
+    batched = jax.vmap(lambda x: NET.kernel_fn(x, y, "ntk"))(jnp.stack([x, 2 * x]))
+    np.testing.assert_allclose(batched[0], NET.kernel_fn(x, y, "ntk"), rtol=1e-5)
+
+
+def test_gradients_are_finite_and_right():
+    x = rows(3)
+
+    def total(x):
+        return NET.kernel_fn(x, None, "ntk").sum()
+
+    def value(x):
+        return float(total(x))
+
+    gradient = jax.grad(total)(x.astype(np.float32))
+    step = 1e-3 * rows(3, seed=1)
+    numeric = (value(x + step) - value(x - step)) / 2
+    assert np.isfinite(gradient).all()
+    np.testing.assert_allclose(np.sum(np.asarray(gradient) * step), numeric, rtol=1e-3)
+    assert np.isfinite(jax.hessian(lambda t: total(t * x.astype(np.float32)))(1.0))
+
+
+def test_inputs_of_wrong_shape_are_refused():
+    with pytest.raises(stax.ArchitectureError, match="batch"):
+        NET.kernel_fn(np.zeros(3))
+    with pytest.raises(stax.ArchitectureError, match="agree"):
+        NET.kernel_fn(np.zeros((3, 2)), np.zeros((3, 4)))
