@@ -276,7 +276,7 @@ def _normalize(x: np.ndarray, x_test: np.ndarray, how: str) -> tuple[np.ndarray,
 
 
 def _to_sphere(x: np.ndarray, field: str) -> np.ndarray:
-    flat = x.reshape(len(x), -1)
+    flat = x.reshape(len(x), math.prod(x.shape[1:]))
     # Largest entry first, so that squares of entries near 1e±200 neither overflow nor vanish.
     largest = np.abs(flat).max(axis=1, initial=0.0)
     zero = largest == 0

@@ -45,7 +45,7 @@ def working(ready: Prepared, *, lease: str = "run") -> Iterator[Any]:
     with StopFlag() as stop, ProgressDisplay() as display:
         opened = open_session(
             ready.config, ready.inputs, ready.spec, ready.identity, ready.plan.grid, ready.plan.resources,
-            lease=lease, listener=display, stop=stop,
+            lease=lease, listener=display, stop=stop, waiting=say,
         )  # fmt: skip
         with opened as session:
             session.on_workers = lambda executor: _announce(executor, say)

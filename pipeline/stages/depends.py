@@ -10,6 +10,16 @@ from pipeline.config.model import RunConfig
 STAGES = ("gram", "solve", "predict", "spectrum", "report")
 """The stages in the order they run."""
 
+STAGE_OF = {
+    "inputs": "gram",
+    "gram": "gram",
+    "checks": "gram",
+    "solution": "solve",
+    "predictions": "predict",
+    "spectrum": "spectrum",
+}
+"""Which stage makes the arrays below each name in the store."""
+
 Depends = dict[str, str]
 
 

@@ -7,27 +7,21 @@ the order of the work.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from ntk.linalg.gates import Gate
 from pipeline.errors import GateError
 from pipeline.plan.gram import gram_array, gram_tasks
 from pipeline.plan.tasks import Record, Task
 from pipeline.plan.tiles import TileGrid
+from pipeline.stages import check
 from pipeline.stages.depends import fingerprint
 from pipeline.stages.kernels import KernelSpec, cost
 from pipeline.stages.session import Session
 from pipeline.stages.worker import Stopwatch, input_rows, opened, write_behind
-
-SAMPLE_ROWS = 32
-"""Rows and columns of each tile's corner that the closing gate computes again."""
-
-SAMPLE_TILES = 4
 
 TASK_SECONDS = 1.0
 """How long one task should last: long against the scheduler's few milliseconds, short against a lost worker."""
@@ -40,9 +34,6 @@ UNKNOWN_TILES = 4
 
 ASSUMED_FLOPS = 20e9
 """Flops a second of one thread, for cutting tasks; plans for people use a calibrated figure."""
-
-ENTRY_TOLERANCE = {"float64": 1e-10, "float32": 1e-5}
-"""Largest allowed deviation of a stored entry from its float64 recomputation, relative to √(K_ii K_jj)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +109,7 @@ def run(session: Session, *, shard: tuple[int, int] | None = None) -> dict[str, 
     finished = session.finished("gram")
     if finished is not None:
         return finished
+    session.start_workers()
     grid, kernels = session.grid, session.config.kernel.get
     names = tuple(gram_array(kernel) for kernel in kernels)
     store_inputs(session)
@@ -139,6 +131,7 @@ def run(session: Session, *, shard: tuple[int, int] | None = None) -> dict[str, 
     )
     if shard is not None:
         return {"shard": f"{shard[0]}/{shard[1]}", "tasks": 0 if summary is None else summary.done}
+    check.run(session)
     return session.finish("gram", _close(session, kernels))
 
 
@@ -187,7 +180,7 @@ def _close(session: Session, kernels: tuple[str, ...]) -> dict[str, Any]:
             "frobenius_norm": math.sqrt(math.fsum(note["squares"] for note in notes)),
             "min": min(note["min"] for note in notes),
             "max": max(note["max"] for note in notes),
-            "gates": {"entries": _entries_gate(session, kernel).to_dict()},
+            "gates": {"entries": check.entries_gate(session, kernel).to_dict()},
         }
     session.require_gates("gram", {kernel: metrics[kernel]["gates"] for kernel in kernels})
     return metrics
@@ -198,20 +191,3 @@ def _figures_of(session: Session, record: Record) -> dict[str, float]:
     if "squares" in record.note:
         return record.note
     return figures(session.store.read(record.array, record.key), diagonal=record.key[0] == record.key[1])
-
-
-def _entries_gate(session: Session, kernel: str) -> Gate:
-    """Corners of a few tiles computed again in float64, in another tile size: catches a tile in the wrong place,
-    rows out of order, and arithmetic that lost its digits."""
-    grid, x = session.grid, session.inputs.x_train
-    exact = dataclasses.replace(session.spec, precision="float64", get=(kernel,)).build(SAMPLE_ROWS)
-    tiles = list(grid.upper())
-    picked = np.random.default_rng(0).choice(len(tiles), size=min(SAMPLE_TILES, len(tiles)), replace=False)
-    worst = 0.0
-    for i, j in [tiles[index] for index in sorted(picked)]:
-        stored = session.store.read(gram_array(kernel), (i, j))[:SAMPLE_ROWS, :SAMPLE_ROWS].astype(np.float64)
-        rows, columns = x[grid.rows(i)][:SAMPLE_ROWS], x[grid.rows(j)][:SAMPLE_ROWS]
-        block = exact(rows, columns)[kernel]
-        scale = np.sqrt(np.outer(np.diag(exact(rows)[kernel]), np.diag(exact(columns)[kernel])))
-        worst = max(worst, float(np.max(np.abs(stored - block) / np.maximum(scale, np.finfo(float).tiny))))
-    return Gate(worst, ENTRY_TOLERANCE[session.spec.precision])

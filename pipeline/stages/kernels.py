@@ -8,6 +8,7 @@ import importlib
 import json
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -80,7 +81,7 @@ def identity(spec: KernelSpec) -> dict[str, str]:
     """The fields of a kernel that decide its values, each in a form that can be compared and shown."""
     if spec.function:
         source = getattr(sys.modules[_import(spec).__module__], "__file__", None)
-        content = b"" if source is None else open(source, "rb").read()  # noqa: SIM115 - read at once
+        content = b"" if source is None else Path(source).read_bytes()
         return {
             "kernel.function": f"{spec.function} ({hashlib.sha256(content).hexdigest()[:16]})",
             "kernel.precision": spec.precision,

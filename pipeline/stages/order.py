@@ -4,23 +4,16 @@ from __future__ import annotations
 
 import json
 import time
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from pipeline.errors import InputError
 from pipeline.plan.plan import Plan
-from pipeline.stages import gram, predict, report, rundir, solve, spectrum
+from pipeline.stages import rundir
 from pipeline.stages.depends import STAGES
 from pipeline.stages.session import Session
 from pipeline.store.layout import RunLayout
-
-_RUN = {
-    "gram": gram.run,
-    "solve": solve.run,
-    "predict": predict.run,
-    "spectrum": spectrum.run,
-    "report": report.run,
-}
 
 
 def run_stages(
@@ -37,18 +30,24 @@ def run_stages(
     """
     began = time.perf_counter()
     if shard is not None:
+        from pipeline.stages import gram
+
         return {"directory": str(session.directory), "gram": gram.run(session, shard=shard)}
-    skipped = {stage.name for stage in plan.stages if stage.skipped}
+    skipped = {stage.name: stage.skipped for stage in plan.stages if stage.skipped}
+    if only in skipped:
+        raise InputError(f"{only}: {skipped[only]}", hint="allow a worker more memory in cluster.yaml")
     if only is not None and only not in session.stages:
         raise InputError(f"{only}: this run has no such stage", hint=_why_not(only))
-    if only in skipped:
-        raise InputError(f"{only}: {next(stage.skipped for stage in plan.stages if stage.name == only)}")
-    for name in STAGES:
-        if name in session.stages and name not in skipped and only in (None, name):
-            _RUN[name](session)
-            _write_metrics(session.directory, collected(session))
-    document = {"directory": str(session.directory), "seconds": time.perf_counter() - began}
     layout = RunLayout(session.directory)
+    for name in STAGES:
+        if name not in session.stages or only not in (None, name):
+            continue
+        lost = name == "report" and not layout.report.exists()
+        if lost or session.finished(name) is None:
+            # Imported only when there is something to do: resuming a finished run loads no plotting, no solver.
+            import_module(f"pipeline.stages.{name}").run(session)
+        _write_metrics(session.directory, collected(session))
+    document = {"directory": str(session.directory), "seconds": time.perf_counter() - began}
     if layout.report.exists():
         document["report"] = str(layout.report)
     return document | collected(session)
@@ -59,8 +58,12 @@ def collected(session: Session) -> dict[str, Any]:
     found = {name: session.finished(name) for name in STAGES if name in session.stages and name != "report"}
     done = {name: metrics for name, metrics in found.items() if metrics is not None}
     records = {name: session.journal.stage(name) for name in done}
-    peaks = {name: record.metrics["peak_worker_bytes"] for name, record in records.items() if record is not None}
-    return done | {"memory": {"peak_worker_bytes": peaks, "limit": session.resources.memory}} if done else done
+    peaks = {
+        name: record.metrics["peak_worker_bytes"] for name, record in records.items() if record is not None
+    }
+    return (
+        done | {"memory": {"peak_worker_bytes": peaks, "limit": session.resources.memory}} if done else done
+    )
 
 
 def _write_metrics(directory: Path, metrics: dict[str, Any]) -> None:

@@ -66,6 +66,9 @@ def prepare(
     stored = rundir.resolved(Path(config.out))
     tile = None if stored is None else stored.get("tile")
     plan = make_plan(config, problem, resolve(cluster), tile=tile)
+    if any(stage.name == "spectrum" and stage.skipped for stage in plan.stages):
+        # Asked for with `auto` and too large: the run goes on without it, and is complete without it.
+        config = config.model_copy(update={"spectrum": config.spectrum.model_copy(update={"method": "none"})})
     identity = kernels.identity(spec) | {
         "data.train.x": f"{inputs.fingerprints['x_train']} ({problem.rows} rows of {inputs.input_shape})",
         "gram.tile": str(plan.grid.tile),

@@ -13,20 +13,12 @@ from pipeline.plan.gram import gram_array
 from pipeline.report import render
 from pipeline.report.data import GramImage, ReportData, TimelineEntry
 from pipeline.stages import rundir
-from pipeline.stages.depends import STAGES
+from pipeline.stages.depends import STAGE_OF, STAGES
 from pipeline.stages.session import Session
 from pipeline.store.layout import RunLayout
 
 IMAGE_ROWS = 384
 """Rows of the heat map; of a larger matrix an even sample of rows is shown."""
-
-_KIND_OF = {
-    "inputs": "inputs",
-    "gram": "gram",
-    "solution": "solve",
-    "predictions": "predict",
-    "spectrum": "spectrum",
-}
 
 
 def run(session: Session) -> dict[str, Any]:
@@ -115,7 +107,7 @@ def _timeline(session: Session) -> list[TimelineEntry]:
     first = min((record.started for record in records), default=0.0)
     return [
         TimelineEntry(
-            record.worker, record.started - first, record.seconds, _KIND_OF[record.array.split("/")[0]]
+            record.worker, record.started - first, record.seconds, STAGE_OF[record.array.split("/")[0]]
         )
         for record in sorted(records, key=lambda record: record.started)
     ]

@@ -68,7 +68,11 @@ def stored_fields(facts: dict[str, Any], names: list[str]) -> Depends:
 def facts_of(identity: Depends, stages: dict[str, Depends]) -> dict[str, Any]:
     """What every stage depends on, each field written once: the inverse of `stored_fields`."""
     fields = {name: value for depends in (identity, *stages.values()) for name, value in depends.items()}
-    return {"fields": fields, "identity": list(identity), "stages": {name: list(d) for name, d in stages.items()}}
+    return {
+        "fields": fields,
+        "identity": list(identity),
+        "stages": {name: list(d) for name, d in stages.items()},
+    }
 
 
 def write_run_yaml(directory: Path, config: RunConfig, facts: dict[str, Any]) -> None:

@@ -116,11 +116,13 @@ class Session:
 
     def remove(self, name: str) -> None:
         """Forget an array and free its space."""
+        self.lease.check()
         self.store.remove(name, self.writer)
         self.journal.refresh()
 
     def discard(self, name: str, keys: Sequence[tuple[int, ...]]) -> None:
         """Forget chunks, so that they are computed again; of an array whose metadata is damaged all of them."""
+        self.lease.check()
         try:
             self.store.array(name)
         except InputError:
@@ -167,7 +169,9 @@ class Session:
 
         self.executor.bind(work)
         summary = drive(tasks, self.executor, on_records=on_records, listener=on_event, stop=self.stop)
-        self.peak_memory = max(self.peak_memory, *(peak_memory(worker["pid"]) for worker in self.executor.workers()), 0)
+        self.peak_memory = max(
+            self.peak_memory, *(peak_memory(worker["pid"]) for worker in self.executor.workers()), 0
+        )
         return summary
 
     def require(self, stage: str) -> dict[str, Any]:
@@ -210,6 +214,10 @@ class Session:
     def put(self, name: str, key: tuple[int, ...], block: Any) -> None:
         """Write a small chunk from this process, and its record."""
         self.record([stored_record(self.store, name, key, block, Stopwatch())])
+
+    def start_workers(self) -> None:
+        """Let the workers start beside what this process does before their first task."""
+        _ = self.executor
 
     @property
     def writer(self) -> Any:
@@ -254,8 +262,11 @@ def open_session(
     lease: str = "run",
     listener: Callable[[Progress], None] | None = None,
     stop: Any = None,
+    waiting: Callable[[str], None] | None = None,
 ) -> Iterator[Session]:
     """Take the run directory `config.out` and open it for work.
+
+    `waiting` is told when another holder must be watched before it can be called dead.
 
     Raises:
         InputError: the directory is another run's, or another process is at work on it.
@@ -271,7 +282,7 @@ def open_session(
             f"{directory}: cannot be made: {error.strerror}", hint="choose another --out"
         ) from None
     stages = depends(config, identity, inputs.fingerprints)
-    with Lease(directory, lease) as held:
+    with Lease(directory, lease, waiting=waiting) as held:
         if lease == "run" or stored_facts is None:
             facts = rundir.facts_of(identity, stages) | {
                 "rows": {"train": grid.n, "test": len(inputs.x_test)},
@@ -282,6 +293,8 @@ def open_session(
             rundir.write_run_yaml(directory, config, facts)
         journal = Journal(directory).load()
         store = ArrayStore(directory, journal, writable=True)
+        if lease == "run":
+            store.sweep()
         session = Session(
             config, directory, inputs, spec, grid, identity, stages, resources, journal, store, held, listener, stop
         )  # fmt: skip

@@ -8,11 +8,9 @@ from typing import Any
 from pipeline.errors import InputError
 from pipeline.plan.tiles import TileGrid
 from pipeline.stages import rundir
-from pipeline.stages.depends import STAGES, differences, fingerprint
+from pipeline.stages.depends import STAGE_OF, STAGES, differences, fingerprint
 from pipeline.store.journal import Journal
 from pipeline.store.layout import RunLayout
-
-_ARRAYS = {"gram": "gram/", "solve": "solution/", "predict": "predictions/", "spectrum": "spectrum/"}
 
 
 def status(directory: Path) -> dict[str, Any]:
@@ -38,7 +36,7 @@ def status(directory: Path) -> dict[str, Any]:
 
 def _stage(name: str, facts: dict[str, Any], journal: Journal) -> dict[str, Any]:
     chunks = sum(
-        len(journal.records(array)) for array in journal.arrays() if array.startswith(_ARRAYS.get(name, "?"))
+        len(journal.records(array)) for array in journal.arrays() if STAGE_OF.get(array.split("/")[0]) == name
     )
     entry: dict[str, Any] = {"stage": name, "state": "pending", "chunks": chunks}
     if name == "gram":

@@ -9,20 +9,12 @@ from typing import Any
 from pipeline.errors import InputError
 from pipeline.plan.plan import Plan
 from pipeline.stages import rundir
-from pipeline.stages.depends import STAGES
+from pipeline.stages.depends import STAGE_OF, STAGES
 from pipeline.stages.order import run_stages
 from pipeline.stages.session import Session
 from pipeline.store.arrays import ArrayStore
 from pipeline.store.faults import TileFault
 from pipeline.store.journal import Journal
-
-_STAGE_OF = {
-    "inputs": "gram",
-    "gram": "gram",
-    "solution": "solve",
-    "predictions": "predict",
-    "spectrum": "spectrum",
-}
 
 
 def check(directory: Path, progress: Callable[[int, int], None] | None = None) -> tuple[int, list[TileFault]]:
@@ -47,7 +39,7 @@ def repair(session: Session, plan: Plan, faults: Sequence[TileFault]) -> dict[st
     by_array: dict[str, list[tuple[int, ...]]] = {}
     for fault in faults:
         by_array.setdefault(fault.array, []).append(fault.key)
-    hit = {_STAGE_OF[name.split("/")[0]] for name in by_array}
+    hit = {STAGE_OF[name.split("/")[0]] for name in by_array}
     for stage in STAGES:
         # First the stages are no longer done, then their tiles go: a kill in between leaves nothing believed.
         if stage in hit and stage in session.stages:

@@ -1,0 +1,194 @@
+"""The command line: documents on stdout, talk on stderr, exit codes that mean something."""
+
+from __future__ import annotations
+
+import json
+import resource
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from pipeline.cli.app import app
+
+RUN = """
+data:
+  train: {x: x.npy, y: y.npy}
+  split: {test: 0.25}
+kernel:
+  architecture: [{Dense: {out_dim: 8, W_std: 1.5, b_std: 0.05}}, Relu, {Dense: {out_dim: 1}}]
+gram: {tile: 32}
+solve: {ridge: [1e-4]}
+cluster: serial
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    rng = np.random.default_rng(0)
+    np.save(tmp_path / "x.npy", rng.standard_normal((80, 5)))
+    np.save(tmp_path / "y.npy", np.arange(80) % 2)
+    (tmp_path / "run.yaml").write_text(RUN)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "100")
+    return tmp_path
+
+
+def ntk(*arguments: str, code: int = 0) -> Any:
+    """Run a command in this process; its result, after checking the exit code."""
+    result = CliRunner().invoke(app, list(arguments), catch_exceptions=False)
+    assert result.exit_code == code, result.stderr
+    return result
+
+
+def test_the_whole_way(folder: Path) -> None:
+    ntk("init", "first.yaml")
+    assert "exists" in ntk("init", "first.yaml", code=2).stderr
+    plan = json.loads(ntk("plan", "run.yaml", "--no-calibrate", "--price", "2", "--json").stdout)
+    assert plan["tiles"] == 3
+    assert plan["cost"] == pytest.approx(2 * plan["worker_hours"])
+    assert [stage["name"] for stage in plan["stages"]] == ["gram", "solve", "predict", "spectrum"]
+    assert not (folder / "runs").exists(), "a plan writes nothing"
+    document = json.loads(ntk("run", "run.yaml", "--out", "out", "--json").stdout)
+    assert 0 <= document["predict"]["accuracy"] <= 1
+    again = json.loads(ntk("run", "run.yaml", "--out", "out", "--json").stdout)
+    assert {key: again[key] for key in ("gram", "solve", "predict", "spectrum")} == {
+        key: document[key] for key in ("gram", "solve", "predict", "spectrum")
+    }
+    assert json.loads(ntk("status", "out", "--check", "--json").stdout)["complete"]
+    assert "all" in ntk("verify", "out").stdout
+    assert "3/3 tiles" in ntk("status", "out").stdout
+
+
+def test_resolved_configuration_runs_again(folder: Path) -> None:
+    ntk("gram", "run.yaml", "--out", "out")
+    ntk("run", "out/run.yaml", "--out", "out")
+    assert json.loads(ntk("status", "out", "--json").stdout)["complete"]
+
+
+def test_stages_and_shares(folder: Path) -> None:
+    for share in ("2/2", "1/2"):
+        assert "share" in ntk("gram", "run.yaml", "--out", "out", "--shard", share).stdout
+    assert json.loads(ntk("status", "out", "--json").stdout)["stages"][0]["tiles_done"] == 3
+    ntk("status", "out", "--check", code=1)
+    for stage in ("gram", "solve", "predict", "spectrum", "report"):
+        ntk(stage, "run.yaml", "--out", "out")
+    ntk("status", "out", "--check")
+    for bad in ("0/2", "3/2", "x", "1-2"):
+        assert "K/M" in ntk("gram", "run.yaml", "--out", "out", "--shard", bad, code=2).stderr
+
+
+def test_verify_and_repair(folder: Path) -> None:
+    ntk("run", "run.yaml", "--out", "out")
+    chunks = folder / "out/store.zarr/gram/ntk/c"
+    original = {
+        file: file.read_bytes() for file in folder.glob("out/store.zarr/*/*/c/**/*") if file.is_file()
+    }
+    flipped = bytearray(original[chunks / "0/1"])
+    flipped[-9] ^= 4
+    (chunks / "0/1").write_bytes(flipped)
+    (folder / "out/store.zarr/solution/alpha/c/0/0/0").unlink()
+    (folder / "out/store.zarr/inputs/x_train/c/0/0").write_bytes(b"")
+    result = ntk("verify", "out", "--json", code=1)
+    assert {fault["array"] for fault in json.loads(result.stdout)["faults"]} == {
+        "gram/ntk", "solution/alpha", "inputs/x_train",
+    }  # fmt: skip
+    assert "gram/ntk, tile (0, 1)" in ntk("verify", "out", code=1).stdout
+    # No stage uses a bad tile: here another ridge needs the matrix again.
+    shutil.copytree(folder / "out", folder / "copy")
+    message = ntk("solve", "run.yaml", "--out", "copy", "--set", "solve.ridge=[1e-3]", code=1).stderr
+    assert "gram/ntk, tile (0, 1)" in message
+    assert "--repair" in message
+    document = json.loads(ntk("verify", "out", "--repair", "--json").stdout)
+    assert document["sound"]
+    ntk("run", "run.yaml", "--out", "out")
+    for file, content in original.items():
+        assert file.read_bytes() == content, file
+    ntk("verify", "out")
+
+
+@pytest.mark.parametrize("name", ["gram/ntk", "spectrum/ntk/eigenvalues"])
+def test_repair_of_damaged_metadata(folder: Path, name: str) -> None:
+    ntk("run", "run.yaml", "--out", "out")
+    (folder / "out/store.zarr" / name / "zarr.json").write_text("{")
+    assert name in ntk("verify", "out", code=1).stdout
+    ntk("verify", "out", "--repair")
+    ntk("status", "out", "--check")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("run", "absent.yaml"), "no such file"),
+        (("run", "run.yaml", "--set", "gram.tle=3"), "did you mean `tile`"),
+        (("run", "run.yaml", "--cluster", "nowhere"), "cluster 'nowhere' is not in"),
+        (("run", "run.yaml", "--set", "kernel.architecture=[Rleu]"), "Relu"),
+        (("run", "run.yaml", "--set", "kernel={function: 'os:getcwd'}"), "--allow-code"),
+        (("run", "run.yaml", "--set", "data.train.x=nope.npy"), "no such file"),
+        (("status", "nowhere"), "no run here"),
+        (("verify", "nowhere"), "no run here"),
+        (("frobnicate",), "No such command"),
+        (("run", "run.yaml", "--frob"), "No such option"),
+    ],
+)
+def test_bad_usage_ends_with_two_and_a_message(
+    folder: Path, arguments: tuple[str, ...], message: str
+) -> None:
+    result = ntk(*arguments, code=2)
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not (folder / "runs").exists()
+
+
+def test_errors_as_json(folder: Path) -> None:
+    error = json.loads(ntk("run", "absent.yaml", "--json", code=2).stdout)["error"]
+    assert error["exit_code"] == 2
+    assert "no such file" in error["message"]
+
+
+def test_memory_that_cannot_do(folder: Path) -> None:
+    (folder / "cluster.yaml").write_text("tiny: {kind: serial, memory: 300 MB}\n")
+    message = ntk("run", "run.yaml", "--cluster", "tiny", code=2).stderr
+    assert "the limit is 300 MB" in message
+
+
+def test_schema(folder: Path) -> None:
+    assert set(json.loads(ntk("schema").stdout)) == {"run.yaml", "cluster.yaml"}
+
+
+def test_help_has_examples(folder: Path) -> None:
+    for command in (
+        "init",
+        "plan",
+        "run",
+        "gram",
+        "solve",
+        "predict",
+        "spectrum",
+        "report",
+        "status",
+        "verify",
+        "schema",
+    ):
+        text = ntk(command, "--help").stdout
+        assert "Example" in text
+        assert "--json" in text
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["status", "out"]])
+def test_quick_answers(folder: Path, arguments: list[str]) -> None:
+    """Half a second is promised on a quiet machine; the processor time does not depend on how quiet it is."""
+    ntk("gram", "run.yaml", "--out", "out")
+    command = [sys.executable, "-m", "pipeline", *arguments]
+    best = float("inf")
+    for _ in range(3):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run(command, check=True, capture_output=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        best = min(best, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    assert best < 0.6

@@ -1,0 +1,97 @@
+"""The plan of a run: it fits what it promises, refuses what cannot fit, and proposes what would."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from pipeline.config.cluster import LocalCluster, SerialCluster
+from pipeline.config.load import validate
+from pipeline.config.model import RunConfig
+from pipeline.errors import InputError
+from pipeline.plan.plan import Problem, make_plan
+from pipeline.plan.resources import resolve
+
+GB = 10**9
+
+
+def config(**fields: object) -> RunConfig:
+    data = {"train": {"x": "x", "y": "y"}, "test": {"x": "t"}}
+    return validate(RunConfig, {"data": data, "kernel": {"architecture": "Relu"}} | fields, "test")
+
+
+def problem(rows: int = 10_000, bytes_per_pair: float = 48.0) -> Problem:
+    return Problem(
+        rows=rows, test_rows=1000, outputs=10, row_size=784, flops_per_pair=2000.0, bytes_per_pair=bytes_per_pair,
+        kernels=1, itemsize=8,
+    )  # fmt: skip
+
+
+def resources(memory: str = "4 GB", workers: int = 2):
+    return resolve(LocalCluster(workers=workers, memory=memory), cores=workers, total=64 * GB)
+
+
+@pytest.mark.parametrize("memory", ["450 MB", "1 GB", "4 GB"])
+@pytest.mark.parametrize("rows", [100, 1437, 8192, 12_345])
+def test_auto_tile_fits_and_feeds_every_worker(memory: str, rows: int) -> None:
+    plan = make_plan(config(), problem(rows), resources(memory))
+    assert all(stage.peak <= plan.resources.memory for stage in plan.stages if not stage.skipped)
+    assert plan.grid.count >= min(2 * plan.resources.workers, rows // 64)
+
+
+def test_a_tile_that_cannot_fit_is_refused_with_one_that_does() -> None:
+    with pytest.raises(InputError, match="tile 8192: a worker would need") as caught:
+        make_plan(config(gram={"tile": 8192}), problem(), resources("1 GB"))
+    proposed = re.search(r"set gram.tile to (\d+)", str(caught.value.hint))
+    assert proposed is not None
+    make_plan(
+        config(gram={"tile": int(proposed[1])}, spectrum={"method": "none"}), problem(), resources("1 GB")
+    )
+
+
+def test_nothing_fits_into_too_little() -> None:
+    with pytest.raises(InputError, match="the limit is 300 MB"):
+        make_plan(config(), problem(), resources("300 MB"))
+
+
+def test_spectrum_that_does_not_fit() -> None:
+    plan = make_plan(config(), problem(50_000), resources("2 GB"))
+    stage = plan.stage("spectrum")
+    assert stage is not None
+    assert "50,000 rows need" in stage.skipped
+    assert "not done" in plan.to_text()
+    with pytest.raises(InputError, match=r"spectrum.method: eigh"):
+        make_plan(config(spectrum={"method": "eigh"}), problem(50_000), resources("2 GB"))
+
+
+def test_a_stored_tile_is_kept_by_auto() -> None:
+    assert make_plan(config(), problem(), resources(), tile=192).grid.tile == 192
+
+
+def test_bytes_of_the_matrix_are_exact() -> None:
+    plan = make_plan(config(gram={"tile": 100}), problem(1234), resources())
+    gram = plan.stage("gram")
+    assert gram is not None
+    blocks = [100] * 12 + [34]
+    assert gram.writes == 8 * sum(a * b for i, a in enumerate(blocks) for b in blocks[i:])
+
+
+def test_twice_the_workers_take_half_the_time() -> None:
+    two, four = (make_plan(config(), problem(), resources(workers=w), tile=256) for w in (2, 4))
+    for a, b in zip(two.stages, four.stages, strict=True):
+        if a.tasks >= 4:
+            assert two.seconds(a) == pytest.approx(2 * four.seconds(b))
+
+
+def test_price() -> None:
+    document = make_plan(config(), problem(), resources()).to_json(price=3.0)
+    assert document["cost"] == pytest.approx(3 * document["worker_hours"])
+
+
+def test_resources_of_a_machine() -> None:
+    assert resolve(LocalCluster(), cores=2, total=20 * GB).workers == 2
+    big = resolve(LocalCluster(), cores=64, total=256 * GB)
+    assert (big.workers, big.threads) == (16, 4)
+    assert big.memory * big.workers <= 256 * GB
+    assert resolve(SerialCluster(kind="serial", memory="1 GB"), cores=8, total=64 * GB).memory == GB

@@ -1,0 +1,84 @@
+"""Small runs for the tests of stages: data on disk, a configuration in memory, everything in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipeline.config.cluster import SerialCluster
+from pipeline.config.load import validate
+from pipeline.config.model import RunConfig
+from pipeline.stages.order import run_stages
+from pipeline.stages.prepare import Prepared, prepare
+from pipeline.stages.session import open_session
+
+ARCHITECTURE = [{"Dense": {"out_dim": 64, "W_std": 1.5, "b_std": 0.05}}, "Relu", {"Dense": {"out_dim": 1}}]
+
+
+class Runner:
+    """Makes and runs small runs in one folder."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        rng = np.random.default_rng(0)
+        self.x, self.x_test = rng.standard_normal((70, 6)), rng.standard_normal((25, 6))
+        self.y, self.y_test = np.sin(self.x[:, :2]), np.sin(self.x_test[:, :2])
+        for name in ("x", "y", "x_test", "y_test"):
+            np.save(folder / f"{name}.npy", getattr(self, name))
+
+    def document(self, **fields: Any) -> dict[str, Any]:
+        """A run.yaml as plain data; `fields` replace whole sections."""
+
+        def source(x: str, y: str) -> dict[str, str]:
+            return {"x": str(self.folder / f"{x}.npy"), "y": str(self.folder / f"{y}.npy")}
+
+        data = {"train": source("x", "y"), "test": source("x_test", "y_test"), "task": "regression"}
+        return {
+            "data": data,
+            "kernel": {"architecture": ARCHITECTURE},
+            "gram": {"tile": 16},
+            "solve": {"ridge": [1e-6, 1e-3]},
+            "out": str(self.folder / "run"),
+        } | fields
+
+    def prepare(self, **fields: Any) -> Prepared:
+        config = validate(RunConfig, self.document(**fields), "test")
+        return prepare(config, SerialCluster(kind="serial"), allow_code=True, code_path=str(self.folder))
+
+    def run(
+        self, only: str | None = None, shard: tuple[int, int] | None = None, **fields: Any
+    ) -> dict[str, Any]:
+        ready = self.prepare(**fields)
+        lease = "run" if shard is None else f"shard-{shard[0]}-of-{shard[1]}"
+        opened = open_session(
+            ready.config,
+            ready.inputs,
+            ready.spec,
+            ready.identity,
+            ready.plan.grid,
+            ready.plan.resources,
+            lease=lease,
+        )
+        with opened as session:
+            return run_stages(session, ready.plan, only=only, shard=shard)
+
+
+@pytest.fixture
+def runner(tmp_path: Path) -> Runner:
+    return Runner(tmp_path)
+
+
+@pytest.fixture
+def contents() -> Callable[[Path], dict[str, bytes]]:
+    """Every chunk file of a run's store, by name."""
+
+    def read(directory: Path) -> dict[str, bytes]:
+        root = directory / "store.zarr"
+        files = (file for file in root.rglob("*") if file.is_file() and file.name != "zarr.json")
+        return {str(file.relative_to(root)): file.read_bytes() for file in files}
+
+    return read
