@@ -77,9 +77,17 @@ class Crew(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class _Stage:
+    """What ``bind`` bound: a number that counts up, and the pickled work."""
+
+    generation: int
+    work: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class _Attempt:
     task: Task
-    generation: int
+    stage: _Stage
 
 
 @dataclass(slots=True)
@@ -99,9 +107,9 @@ class DaskExecutor:
         self._crew = crew
         self._outcomes: queue.SimpleQueue[tuple[int, Outcome] | None] = queue.SimpleQueue()
         self._topic = f"ntk-{uuid.uuid4().hex}"
-        self._generation = 0
-        self._blob = b""
-        self._cancelled = False
+        self._stage = _Stage(0, b"")
+        # Tasks of this generation and older ones are not begun any more.
+        self._cancelled = 0
         self._closed = False
         self._bundle_size = 1
         # Below: touched in the loop's thread only.
@@ -134,21 +142,18 @@ class DaskExecutor:
         return self._crew.dashboard_link
 
     def bind(self, work: Work) -> None:
-        blob = dumps(work)
-        if len(blob) > _MAX_WORK_BYTES:
-            raise ValueError(
-                f"the work pickles to {len(blob):,} bytes; it travels with each task, at most 1 MiB"
-            )
-        self._blob = blob
-        self._generation += 1
-        self._cancelled = False
+        pickled = dumps(work)
+        if len(pickled) > _MAX_WORK_BYTES:
+            size = f"{len(pickled):,} bytes"
+            raise ValueError(f"the work pickles to {size}; it travels with each task, at most 1 MiB")
+        self._stage = _Stage(self._stage.generation + 1, pickled)
         self._bundle_size = 1
         self._loop.post(self._forget_all)
 
     def submit(self, task: Task) -> None:
-        if not self._blob:
+        if not self._stage.generation:
             raise RuntimeError("bind(work) comes before submit()")
-        self._loop.post(self._enqueue, _Attempt(task, self._generation))
+        self._loop.post(self._enqueue, _Attempt(task, self._stage))
 
     def wait(self, timeout: float) -> list[Outcome]:
         outcomes: list[Outcome] = []
@@ -156,7 +161,7 @@ class DaskExecutor:
             item = self._outcomes.get(timeout=timeout)
             while True:
                 # Outcomes of an earlier stage that was given up are of no interest to this one.
-                if item is not None and item[0] == self._generation:
+                if item is not None and item[0] == self._stage.generation:
                     outcomes.append(item[1])
                 item = self._outcomes.get_nowait()
         if not outcomes and (reason := self._crew.lost()):
@@ -169,8 +174,8 @@ class DaskExecutor:
         self._outcomes.put(None)  # reentrant, so that a signal handler may call it
 
     def cancel(self) -> None:
-        self._cancelled = True
-        self._loop.post(self._cancel_in_loop)
+        self._cancelled = self._stage.generation
+        self._loop.post(self._cancel_in_loop, self._cancelled)
 
     def workers(self) -> list[dict[str, object]]:
         return self._crew.workers()
@@ -190,9 +195,8 @@ class DaskExecutor:
         self._queue.append(attempt)
 
     def _fill_slots(self) -> None:
-        if self._cancelled:
-            while self._queue:
-                self._deliver(self._queue.popleft(), None)
+        while self._queue and self._queue[0].stage.generation <= self._cancelled:
+            self._deliver(self._queue.popleft(), None)
         while self._queue and (free := self._slots - len(self._bundles)) > 0:
             # Few tasks are spread over all slots: a full bundle for one worker is none for the others.
             size = min(self._bundle_size, math.ceil(len(self._queue) / free))
@@ -201,12 +205,13 @@ class DaskExecutor:
     def _send(self, attempts: list[_Attempt]) -> None:
         numbered = {next(self._numbers): attempt for attempt in attempts}
         number = next(iter(numbered))
+        stage = attempts[0].stage
         future = self._client.submit(
             run_and_report,
             pickle.dumps([(n, a.task, a.task.key in self._suspects) for n, a in numbered.items()]),
-            blob=self._blob,
+            blob=stage.work,
             topic=self._topic,
-            generation=self._generation,
+            generation=stage.generation,
             # A key of its own for each attempt: Dask never confuses it with one it is still forgetting.
             key=f"{attempts[0].task.kind}-{number:012d}",
             # Dask's own notion of order is coarse: what comes within 100 ms counts as simultaneous.
@@ -285,15 +290,15 @@ class DaskExecutor:
         """Hands an outcome to the coordinator's thread; None: the task was not begun."""
         if outcome is None:
             outcome = Outcome(attempt.task.key, error="it was not begun", transient=True, charged=False)
-        self._outcomes.put((attempt.generation, outcome))
+        self._outcomes.put((attempt.stage.generation, outcome))
 
-    def _cancel_in_loop(self) -> None:
+    def _cancel_in_loop(self, generation: int) -> None:
         self._fill_slots()
-        self._refusing = asyncio.create_task(self._refuse_on_workers())
+        self._refusing = asyncio.create_task(self._refuse_on_workers(generation))
 
-    async def _refuse_on_workers(self) -> None:
+    async def _refuse_on_workers(self, generation: int) -> None:
         # An asynchronous client returns awaitables, which its annotations do not say.
-        answers: Any = self._client.run(refuse, self._generation, on_error="ignore")
+        answers: Any = self._client.run(refuse, generation, on_error="ignore")
         await answers
 
     def _forget_all(self) -> None:
