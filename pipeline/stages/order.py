@@ -42,6 +42,8 @@ def run_stages(
     for name in STAGES:
         if name not in session.stages or only not in (None, name):
             continue
+        if session.stop is not None and session.stop.is_set:
+            raise session.stop.error(f"before the {name} stage")
         lost = name == "report" and not layout.report.exists()
         if lost or session.finished(name) is None:
             # Imported only when there is something to do: resuming a finished run loads no plotting, no solver.
