@@ -49,6 +49,8 @@ _BUNDLE_TASKS = 32
 _LATEST_WEIGHT = 0.2
 # All tasks of a dead worker are reported at once; this long after the first it is judged which one ran.
 _JUDGEMENT_SECONDS = 0.05
+# A client sends at once, then not again for 10 ms. So releases wait: the next task must not wait for them.
+_RELEASE_SECONDS = 0.1
 # The work travels with every task.
 _MAX_WORK_BYTES = 1 << 20
 _DEATH = "the worker running it died (killed, or out of memory)"
@@ -119,6 +121,7 @@ class DaskExecutor:
         self._mean_seconds: float | None = None
         self._suspects: set[str] = set()
         self._deaths: dict[str, list[int]] = {}
+        self._spent: list[Future] = []
         self._client: Client = loop.call(self._connect(address))
         crew.on_change(self.wake)
 
@@ -283,8 +286,15 @@ class DaskExecutor:
             return []
         if bundle.follower is not asyncio.current_task() and bundle.follower is not None:
             bundle.follower.cancel()
-        bundle.future.release()
+        if not self._spent:
+            asyncio.get_running_loop().call_later(_RELEASE_SECONDS, self._release_spent)
+        self._spent.append(bundle.future)
         return list(bundle.open.values())
+
+    def _release_spent(self) -> None:
+        for future in self._spent:
+            future.release()
+        self._spent.clear()
 
     def _deliver(self, attempt: _Attempt, outcome: Outcome | None) -> None:
         """Hands an outcome to the coordinator's thread; None: the task was not begun."""
@@ -311,6 +321,7 @@ class DaskExecutor:
 
     async def _disconnect(self) -> None:
         self._forget_all()
+        self._release_spent()
         closed: Any = self._client.close()
         await closed
 
