@@ -45,6 +45,17 @@ def compilation_cache() -> dict[str, str]:
     }
 
 
+def prompt_release() -> dict[str, str]:
+    """Variables that make glibc give the memory of a tile back when it is freed; a person's own setting wins.
+
+    Left alone it raises its threshold with every large block freed and keeps tiles in its arenas. A worker that solved
+    8,192 rows in tiles of 13 MB then peaked at 465-522 MB, differently in every run, and at 394-412 MB with these.
+    """
+    wanted = {"MALLOC_MMAP_THRESHOLD_": str(2**20), "MALLOC_ARENA_MAX": "2"}
+    return {name: os.environ.get(name, value) for name, value in wanted.items()}
+
+
 def worker_environment(threads: int, extra: Mapping[str, str] | None = None) -> dict[str, str]:
     """This process's environment with a worker's limits and cache, overridden by ``extra``."""
-    return {**os.environ, **thread_limits(threads), **compilation_cache(), **(extra or {})}
+    own = thread_limits(threads) | compilation_cache() | prompt_release()
+    return {**os.environ, **own, **(extra or {})}
