@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from pipeline.config.cluster import LocalCluster, SerialCluster
 from pipeline.config.model import RunConfig
 from pipeline.plan.plan import Plan, Problem, make_plan
 from pipeline.plan.resources import resolve
+from pipeline.runtime.environment import compilation_cache, thread_limits
 from pipeline.stages import kernels, rundir
 from pipeline.stages.depends import Depends
 from pipeline.stages.kernels import KernelSpec
@@ -80,7 +82,11 @@ def prepare(
 
 
 def _seconds_per_tile(spec: KernelSpec, inputs: data.Inputs, plan: Plan) -> float:
-    """Median seconds of a whole tile, computed here after one that pays for the compilation."""
+    """Median seconds of a whole tile, computed here after one that pays for the compilation.
+
+    With the threads of a worker: JAX sizes its pools when it is imported, which has not happened yet.
+    """
+    os.environ.update(thread_limits(plan.resources.threads) | compilation_cache())
     grid = plan.grid
     kernel = spec.build(grid.tile)
     first, last = inputs.x_train[grid.rows(0)], inputs.x_train[grid.rows(max(grid.blocks - 2, 0))]

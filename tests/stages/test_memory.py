@@ -1,0 +1,45 @@
+"""Memory is a promise: what the plan says of a worker's peak is not exceeded by the workers of a real run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline.config.cluster import LocalCluster
+from pipeline.config.load import validate
+from pipeline.config.model import RunConfig
+from pipeline.stages.order import run_stages
+from pipeline.stages.prepare import prepare
+from pipeline.stages.session import open_session
+from tests.stages.conftest import ARCHITECTURE
+
+
+@pytest.mark.parametrize("precision", ["float64", "float32"])
+def test_no_worker_exceeds_the_plan(tmp_path: Path, precision: str) -> None:
+    rng = np.random.default_rng(0)
+    np.save(tmp_path / "x.npy", rng.standard_normal((2500, 50)))
+    np.save(tmp_path / "y.npy", rng.standard_normal((2500, 3)))
+    document = {
+        "data": {
+            "train": {"x": str(tmp_path / "x.npy"), "y": str(tmp_path / "y.npy")},
+            "split": {"test": 0.2},
+            "task": "regression",
+        },
+        "kernel": {"architecture": ARCHITECTURE, "precision": precision},
+        "gram": {"tile": 512},
+        "solve": {"ridge": [1e-3]},
+        "out": str(tmp_path / "run"),
+    }
+    ready = prepare(validate(RunConfig, document, "test"), LocalCluster(workers=2, threads=1, memory="2 GB"))
+    opened = open_session(
+        ready.config, ready.inputs, ready.spec, ready.identity, ready.plan.grid, ready.plan.resources
+    )
+    with opened as session:
+        measured = run_stages(session, ready.plan)["memory"]["peak_worker_bytes"]
+    promised = 0
+    for stage in ready.plan.stages:
+        # A peak is of a process's whole life, so a later stage also shows what an earlier one needed.
+        promised = max(promised, stage.peak)
+        assert 0 < measured[stage.name] <= promised, (stage.name, measured, promised)
