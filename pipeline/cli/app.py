@@ -90,40 +90,32 @@ def gram(
     _stages("gram", file, overrides, out, cluster, allow_code, as_json, shard)
 
 
-@app.command(epilog="Example: ntk solve run.yaml --set solve.ridge=[1e-6,1e-4]")
-def solve(
-    file: RunFile, overrides: Set = None, out: Out = None, cluster: Cluster = None, allow_code: AllowCode = False,
-    as_json: Json = False,
-) -> None:  # fmt: skip
-    """Kernel regression on the stored Gram matrix, for every ridge."""
-    _stages("solve", file, overrides, out, cluster, allow_code, as_json)
+def _stage_command(name: str, does: str, example: str) -> None:
+    """Add the command of one stage; all take the same arguments."""
+
+    def command(
+        file: RunFile,
+        overrides: Set = None,
+        out: Out = None,
+        cluster: Cluster = None,
+        allow_code: AllowCode = False,
+        as_json: Json = False,
+    ) -> None:
+        _stages(name, file, overrides, out, cluster, allow_code, as_json)
+
+    app.command(name, help=does, epilog=f"Example: {example}")(command)
 
 
-@app.command(epilog="Example: ntk predict run.yaml")
-def predict(
-    file: RunFile, overrides: Set = None, out: Out = None, cluster: Cluster = None, allow_code: AllowCode = False,
-    as_json: Json = False,
-) -> None:  # fmt: skip
-    """Predict the held-out inputs and score them."""
-    _stages("predict", file, overrides, out, cluster, allow_code, as_json)
-
-
-@app.command(epilog="Example: ntk spectrum run.yaml")
-def spectrum(
-    file: RunFile, overrides: Set = None, out: Out = None, cluster: Cluster = None, allow_code: AllowCode = False,
-    as_json: Json = False,
-) -> None:  # fmt: skip
-    """Eigenvalues of the stored Gram matrix and what they say."""
-    _stages("spectrum", file, overrides, out, cluster, allow_code, as_json)
-
-
-@app.command(epilog="Example: ntk report run.yaml")
-def report(
-    file: RunFile, overrides: Set = None, out: Out = None, cluster: Cluster = None, allow_code: AllowCode = False,
-    as_json: Json = False,
-) -> None:  # fmt: skip
-    """Write the HTML report of the finished stages."""
-    _stages("report", file, overrides, out, cluster, allow_code, as_json)
+_stage_command(
+    "solve",
+    "Kernel regression on the stored Gram matrix, for every ridge.",
+    "ntk solve run.yaml --set solve.ridge=[1e-6,1e-4]",
+)
+_stage_command("predict", "Predict the held-out inputs and score them.", "ntk predict run.yaml")
+_stage_command(
+    "spectrum", "Eigenvalues of the stored Gram matrix and what they say.", "ntk spectrum run.yaml"
+)
+_stage_command("report", "Write the HTML report of the finished stages.", "ntk report run.yaml")
 
 
 @app.command(epilog="Example: ntk status runs/first --check && echo complete")

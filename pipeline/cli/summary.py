@@ -28,7 +28,9 @@ def summary_text(document: dict[str, Any]) -> str:
             f"predict   {predict['rows']} held-out rows: {figures or 'stored (no targets to score)'}"
         )
     for kernel, found in (document.get("spectrum") or {}).items():
-        condition = ("" if found["condition_number_resolved"] else "at least ") + f"{found['condition_number']:.3g}"
+        condition = (
+            "" if found["condition_number_resolved"] else "at least "
+        ) + f"{found['condition_number']:.3g}"
         lines.append(
             f"spectrum  {kernel}: λ_max {found['lambda_max']:.4g}, condition number {condition}, "
             f"largest stable learning rate {found['max_learning_rate']:.3g}"

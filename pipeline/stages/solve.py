@@ -31,7 +31,7 @@ from pipeline.plan.tasks import Record, Task
 from pipeline.plan.tiles import TileGrid
 from pipeline.stages import scores
 from pipeline.stages.session import Session
-from pipeline.stages.worker import Stopwatch, opened, stored_record
+from pipeline.stages.worker import Stopwatch, opened, stored_record, targets
 
 ALPHA = "solution/alpha"
 SUBSTITUTE_KIND = "substitute"
@@ -98,7 +98,7 @@ class SolveWork:
         """A = U⁻¹ U⁻ᵀ Y for all right-hand sides, and the gates on the factor and on the solution."""
         index, frobenius = task.args
         store, blocks, shift = opened(self.directory, self.token), self.blocks, self.shifts[index]
-        y = targets(store, self.grid)
+        y = targets(self.directory, self.token, self.grid)
 
         logs: dict[int, float] = {}
 
@@ -137,11 +137,6 @@ class SolveWork:
 
 def _index(array: str) -> int:
     return int(array.rsplit("-", 1)[1])
-
-
-def targets(store: Any, grid: TileGrid) -> np.ndarray:
-    """The encoded targets, float64 (n, outputs)."""
-    return np.concatenate([store.read("inputs/y_train", (block, 0)) for block in range(grid.blocks)])
 
 
 def run(session: Session) -> dict[str, Any]:

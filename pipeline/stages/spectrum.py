@@ -23,7 +23,7 @@ from pipeline.plan.gram import gram_array
 from pipeline.plan.tasks import Record, Task
 from pipeline.plan.tiles import TileGrid
 from pipeline.stages.session import Session
-from pipeline.stages.worker import Stopwatch, opened, stored_record
+from pipeline.stages.worker import Stopwatch, opened, stored_record, targets
 
 KIND = "spectrum"
 PROBED_PAIRS = 32
@@ -55,7 +55,7 @@ class SpectrumWork:
         values, vectors = self.decompose(kernel)
         y = None
         if self.labels:
-            y = np.concatenate([store.read("inputs/y_train", (block, 0)) for block in range(grid.blocks)])
+            y = targets(self.directory, self.token, grid)
         note = {"gates": self.gates(kernel, values, vectors), "lambda_min": float(values[-1])}
         blocks = {"eigenvalues": values[: self.count], "eigenvectors": vectors[:, : self.vectors]}
         if y is not None:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.plan.tasks import Record
+from pipeline.plan.tiles import TileGrid
 from pipeline.store.arrays import ArrayStore, worker_name
 from pipeline.store.journal import Journal
 
@@ -31,6 +32,12 @@ def opened(directory: str, token: str) -> ArrayStore:
 def input_rows(directory: str, token: str, name: str, block: int, features: int) -> np.ndarray:
     """One block of rows of a stored input array, with axes after the first numbering `features`."""
     return opened(directory, token).read(f"inputs/{name}", (block, *(0,) * features))
+
+
+def targets(directory: str, token: str, grid: TileGrid) -> np.ndarray:
+    """The encoded training targets, float64 (n, outputs)."""
+    store = opened(directory, token)
+    return np.concatenate([store.read("inputs/y_train", (block, 0)) for block in range(grid.blocks)])
 
 
 Write = Callable[..., None]
