@@ -12,7 +12,9 @@ from distributed.diagnostics.plugin import SchedulerPlugin
 from pipeline.runtime.dask_settings import CONFIG, LOOPBACK
 from pipeline.runtime.supervisor import Slot
 
-# The scheduler gave a worker up, yet its process lives (it was frozen): after this it is killed and replaced.
+# A process found frozen twice, so long apart, is killed and replaced. Twice: Ctrl-Z and fg freeze all of us.
+_FROZEN_SECONDS = 5.0
+# The scheduler gave a worker up, yet its process lives: after this it is killed and replaced.
 _LINGER_SECONDS = 1.0
 
 
@@ -46,6 +48,7 @@ class LocalCrew:
         self._threads = threads
         self._on_change: Callable[[], None] = lambda: None
         self._scheduler: Scheduler | None = None
+        self._frozen: set[int] = set()
 
     async def start(self, *, dashboard: bool) -> str:
         """Starts the scheduler, sends the workers to it without waiting for them. The address for our client."""
@@ -63,6 +66,7 @@ class LocalCrew:
         self._scheduler.add_plugin(_Watcher(self._arrived, self._left))
         for slot in self._slots:
             slot.begin(self._orders, self._changed)
+        self._replace_frozen()
         inside = [str(listener.contact_address) for listener in self._scheduler.listeners]
         return next(address for address in inside if address.startswith("inproc"))
 
@@ -98,6 +102,14 @@ class LocalCrew:
         if slot.worker_name == name and slot.has_reported and name not in self._known():
             slot.process.kill()
 
+    def _replace_frozen(self) -> None:
+        frozen = {slot.process.pid for slot in self._slots if slot.process.is_frozen()}
+        for slot in self._slots:
+            if slot.process.pid in frozen & self._frozen:
+                slot.process.kill()
+        self._frozen = frozen
+        asyncio.get_running_loop().call_later(_FROZEN_SECONDS, self._replace_frozen)
+
     def _known(self) -> set[str]:
         assert self._scheduler is not None
         return {str(worker.name) for worker in self._scheduler.workers.values()}
@@ -120,18 +132,20 @@ class LocalCrew:
         return f"http://{LOOPBACK}:{self._scheduler.services['dashboard'].port}/status"
 
     def workers(self) -> list[dict[str, object]]:
+        """The workers that are there: known to the scheduler, and the present ones of their slots."""
         if self._scheduler is None:
             return []
-        pids = {slot.worker_name: slot.process.pid for slot in self._slots}
+        addresses = {str(worker.name): worker.address for worker in list(self._scheduler.workers.values())}
         return [
             {
-                "name": str(worker.name),
+                "name": name,
                 "host": LOOPBACK,
-                "pid": pids.get(str(worker.name)),
-                "address": worker.address,
+                "pid": slot.process.pid,
+                "address": addresses[name],
                 "threads": self._threads,
             }
-            for worker in list(self._scheduler.workers.values())
+            for slot in self._slots
+            if (name := slot.worker_name) in addresses
         ]
 
     def lost(self) -> str | None:

@@ -10,10 +10,10 @@ tasks that last less than ``_BUNDLE_SECONDS`` are handed out several at a time, 
 for itself.
 
 **Deaths.** Dask retries nothing here. When a worker dies, every task on it comes back, and the frontier
-decides. Only one of them was running: a worker takes its tasks in the order in which they were submitted, so
-the oldest one without an outcome is charged with the death and the others are handed back for free. The
-worker may have died between finishing a task and saying so, and then the wrong one is charged; so a task that
-was there when a worker died is run only after all before it have been reported.
+decides. One task is charged with the death, the others are handed back for free. Workers take tasks in the
+order in which they were submitted, so it is the oldest one without an outcome. That can be wrong: the worker
+may have died between finishing a task and saying so. Therefore all of them are suspects from now on, and
+when a worker begins a suspect it says so first, and waits until that must have been heard.
 """
 
 from __future__ import annotations
@@ -94,10 +94,16 @@ class _Attempt:
 
 @dataclass(slots=True)
 class _Bundle:
-    """Attempts that are one Dask task; ``open`` holds those without an outcome, in the order of execution."""
+    """Attempts that are one Dask task.
+
+    Attributes:
+        open: those without an outcome, in the order of execution.
+        begun: the one that the worker said it would begin. It says so for suspects only.
+    """
 
     open: dict[int, _Attempt]
     future: Future
+    begun: int | None = None
     follower: asyncio.Task[None] | None = None
 
 
@@ -231,7 +237,8 @@ class DaskExecutor:
         bundle = self._bundles.get(bundle_number)
         if bundle is None:  # of a stage that was given up, or of a worker that was
             return
-        for number, outcome in pickle.loads(data):
+        bundle.begun, outcomes = pickle.loads(data)
+        for number, outcome in outcomes:
             attempt = bundle.open.pop(number)
             self._suspects.discard(attempt.task.key)
             if outcome.charged:
@@ -261,7 +268,7 @@ class DaskExecutor:
             outcome = partial(_lost, error="Dask cancelled it")
         except Exception as problem:  # what Dask could not do: import our code there, unpickle its arguments
             outcome = partial(Outcome, error=describe(problem))
-        for attempt in self._close(number):
+        for attempt in self._close(number).values():
             self._deliver(attempt, outcome(attempt.task.key))
         self._fill_slots()
 
@@ -272,24 +279,30 @@ class DaskExecutor:
         self._deaths[address].append(number)
 
     def _judge(self, address: str) -> None:
-        """The oldest task on a dead worker was running; the others were not."""
-        attempts = [a for number in sorted(self._deaths.pop(address, ())) for a in self._close(number)]
-        self._suspects.update(attempt.task.key for attempt in attempts)
-        for place, attempt in enumerate(attempts):
-            self._deliver(attempt, _lost(attempt.task.key, error=_DEATH) if place == 0 else None)
+        """Charges one task with a worker's death: the one that said it would begin, or else the oldest."""
+        begun: set[int | None] = set()
+        attempts: dict[int, _Attempt] = {}
+        for number in sorted(self._deaths.pop(address, ())):
+            if bundle := self._bundles.get(number):
+                begun.add(bundle.begun)
+                attempts |= self._close(number)
+        self._suspects.update(attempt.task.key for attempt in attempts.values())
+        charged = next((number for number in attempts if number in begun), next(iter(attempts), None))
+        for number, attempt in attempts.items():
+            self._deliver(attempt, _lost(attempt.task.key, error=_DEATH) if number == charged else None)
         self._fill_slots()
 
-    def _close(self, number: int) -> list[_Attempt]:
+    def _close(self, number: int) -> dict[int, _Attempt]:
         """Takes a bundle off the books and has Dask forget it. Its attempts without an outcome, in order."""
         bundle = self._bundles.pop(number, None)
         if bundle is None:
-            return []
+            return {}
         if bundle.follower is not asyncio.current_task() and bundle.follower is not None:
             bundle.follower.cancel()
         if not self._spent:
             asyncio.get_running_loop().call_later(_RELEASE_SECONDS, self._release_spent)
         self._spent.append(bundle.future)
-        return list(bundle.open.values())
+        return bundle.open
 
     def _release_spent(self) -> None:
         for future in self._spent:

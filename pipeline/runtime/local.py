@@ -30,7 +30,7 @@ def open_local(
     loop = LoopThread("dask")
     with contextlib.ExitStack() as stack:
         stack.callback(loop.stop)
-        slots = stack.enter_context(supervised(workers, worker_environment(threads, environment), loop.post))
+        slots = stack.enter_context(supervised(workers, worker_environment(threads, environment), loop))
         # Not before the workers' processes: importing Dask takes 0.45 s, here and there at the same time. And in
         # this thread: imports of one package in two threads can deadlock.
         from dask import config

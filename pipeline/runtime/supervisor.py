@@ -12,6 +12,10 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import psutil
+
+from pipeline.runtime.loop import LoopThread
+
 # A worker that dies before it ever reported for duty is not tried more often than this in a row.
 _MAX_FALSE_STARTS = 3
 # From asking the workers to end to killing them.
@@ -54,6 +58,12 @@ class WorkerProcess:
     def kill(self) -> None:
         self._process.kill()
 
+    def is_frozen(self) -> bool:
+        """Stopped by SIGSTOP: it keeps its connections open and says nothing."""
+        with contextlib.suppress(psutil.NoSuchProcess):
+            return psutil.Process(self.pid).status() == psutil.STATUS_STOPPED
+        return False
+
     def wait(self, timeout: float | None = None) -> int:
         """Its exit status, as ``subprocess`` gives it.
 
@@ -66,7 +76,7 @@ class WorkerProcess:
 class Slot:
     """A place for one worker: holds a living process, and a new one whenever that dies.
 
-    Made anywhere; everything else happens in the event loop's thread, except for the waiting.
+    Lives in the event loop's thread; only the waiting happens elsewhere.
 
     Attributes:
         gone: why the slot was given up, or None.
@@ -132,18 +142,17 @@ class Slot:
 
 
 @contextlib.contextmanager
-def supervised(
-    workers: int, environment: Mapping[str, str], post: Callable[..., None]
-) -> Iterator[list[Slot]]:
-    """Slots with their processes starting; on leaving, every process has ended, if need be by force.
-
-    Args:
-        post: calls a function in the event loop's thread.
-    """
+def supervised(workers: int, environment: Mapping[str, str], loop: LoopThread) -> Iterator[list[Slot]]:
+    """Slots with their processes starting; on leaving, every process has ended, if need be by force."""
     slots: list[Slot] = []
-    try:
+
+    async def start() -> None:
         for number in range(workers):
-            slots.append(Slot(str(number), environment, post))
+            slots.append(Slot(str(number), environment, loop.post))
+
+    try:
+        # In the loop's thread, as all restarts: a worker dies with the thread that started it.
+        loop.call(start())
         yield slots
     finally:
         for slot in slots:

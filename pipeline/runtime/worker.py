@@ -9,6 +9,7 @@ nothing.
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import faulthandler
 import json
 import os
@@ -20,6 +21,7 @@ from typing import Any
 
 # From end-of-file on standard input to the end of the process, whatever a task is doing.
 _LAST_SECONDS = 0.5
+_PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
 
 
 async def _serve(orders: dict[str, Any]) -> None:
@@ -43,6 +45,15 @@ async def _serve(orders: dict[str, Any]) -> None:
     await worker.close(timeout=_LAST_SECONDS / 2, executor_wait=False, reason="the coordinator is gone")
 
 
+def _die_with_parent() -> None:
+    """Has Linux kill this process with the thread that started it, which lives as long as its cluster.
+
+    End-of-file does the same, but only once a task lets go of the interpreter lock: some hold it for minutes.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 def main() -> None:
     """Imports first and reads its orders then: the import overlaps with the start of the scheduler."""
     # Ctrl-C and a batch system's SIGTERM go to the whole process group. What happens then is the
@@ -50,6 +61,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     faulthandler.enable()
+    _die_with_parent()
 
     import distributed  # noqa: F401  (slow, hence before the orders are read)
     from dask import config

@@ -25,12 +25,12 @@ def refuse(generation: int) -> None:
 
 
 def run_and_report(data: bytes, *, blob: bytes, topic: str, generation: int) -> None:
-    """Runs a bundle of tasks in order and sends their outcomes as events (bundle, [(number, outcome), …]).
+    """Runs a bundle of tasks in order and sends events (bundle, pickled (begun, [(number, outcome), …])).
 
     Args:
         data: pickled list of (number, task, suspect); the first number is the bundle's. Suspect: a worker
-            died with this task on it. It begins when all that ended before it has been reported, so that it
-            cannot be confused with it should it be what kills workers.
+            died with this task on it. That it begins is reported, and given time to arrive, so that nothing
+            else is taken for the cause should it be what kills workers.
         blob: the pickled work.
         topic: of the events.
         generation: counts the stages of a run.
@@ -42,22 +42,22 @@ def run_and_report(data: bytes, *, blob: bytes, topic: str, generation: int) -> 
     outcomes: list[tuple[int, Outcome]] = []
     reported = time.monotonic()
 
-    def report() -> None:
+    def report(begun: int | None = None) -> None:
         # Events reach the scheduler before the message that the bundle is finished: one road, in order.
         nonlocal reported
-        if outcomes:
-            worker.log_event(topic, (bundle[0][0], pickle.dumps(outcomes)))
-            outcomes.clear()
+        worker.log_event(topic, (bundle[0][0], pickle.dumps((begun, outcomes))))
+        outcomes.clear()
         reported = time.monotonic()
 
     for number, task, suspect in bundle:
         if suspect:
-            report()
+            report(begun=number)
             time.sleep(_SUSPECT_SECONDS)
         outcomes.append((number, _run(task, blob, topic, generation)))
         if time.monotonic() - reported > _REPORT_SECONDS:
             report()
-    report()
+    if outcomes:
+        report()
 
 
 def _run(task: Task, blob: bytes, topic: str, generation: int) -> Outcome:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import sys
@@ -54,6 +55,10 @@ class Act:
     def sleep(self, seconds: float) -> float:
         time.sleep(seconds)
         return seconds
+
+    def clutches(self, seconds: int) -> None:
+        """Holds the interpreter lock, as SciPy's LAPACK does."""
+        ctypes.PyDLL(None).sleep(seconds)
 
     def breaks(self, message: str) -> None:
         raise ValueError(message)

@@ -21,7 +21,7 @@ from pipeline.runtime.dask_executor import DaskExecutor
 HERE = Path(__file__).parent
 
 PROGRAM = """
-import sys, time
+import json, sys, time
 from pathlib import Path
 from acts import Act
 from pipeline.plan.tasks import Task
@@ -29,8 +29,8 @@ from pipeline.runtime.cluster import LocalSettings, open_executor
 from pipeline.runtime.drive import drive
 from pipeline.runtime.stop import StopFlag
 
-directory, count, seconds = Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
-tasks = [Task(f"t{n}", "sleep", (seconds,)) for n in range(count)]
+directory, count, seconds = Path(sys.argv[1]), int(sys.argv[2]), json.loads(sys.argv[3])
+tasks = [Task("t", "sleep", (0.0,)), *(Task(f"t{n}", sys.argv[4], (seconds,), ("t",)) for n in range(count))]
 began = time.monotonic()
 with StopFlag() as stop, open_executor(LocalSettings(workers=2, dashboard=False)) as executor:
     executor.bind(Act(directory))
@@ -45,9 +45,9 @@ print(first[0], time.monotonic() - ending, flush=True)
 """
 
 
-def start_program(directory: Path, count: int, seconds: float) -> subprocess.Popen[str]:
+def start_program(directory: Path, count: int, seconds: float, kind: str = "sleep") -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, str(directory), str(count), str(seconds)],
+        [sys.executable, "-c", PROGRAM, str(directory), str(count), str(seconds), kind],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -80,13 +80,15 @@ def test_a_short_life_is_quick_and_quiet(tmp_path: Path) -> None:
     assert end < 1
 
 
-def test_workers_end_with_a_killed_coordinator(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("kind", "seconds"), [("sleep", 0.05), ("sleep", 60.0), ("clutches", 60)])
+def test_workers_end_with_a_killed_coordinator(tmp_path: Path, kind: str, seconds: float) -> None:
     """SIGKILL to the coordinator alone, tasks running: no process of it is left a moment later."""
-    program = start_program(tmp_path, 1000, 0.05)
+    program = start_program(tmp_path, 1000, seconds, kind)
     workers = read_pids(program)
     assert workers
     everything = [child.pid for child in psutil.Process(program.pid).children(recursive=True)]
     assert set(workers) <= set(everything)
+    time.sleep(0.3)
     program.kill()
     _, err = program.communicate(timeout=10)
     assert gone(everything, 3)
