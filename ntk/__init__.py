@@ -10,7 +10,14 @@ from typing import Any
 
 _HOME = {
     "stax": "ntk.stax",
+    "NtkImplementation": "ntk.finite.empirical",
+    "empirical_kernel_fn": "ntk.finite.empirical",
+    "empirical_nngp_fn": "ntk.finite.empirical",
+    "empirical_ntk_fn": "ntk.finite.empirical",
+    "empirical_ntk_vp_fn": "ntk.finite.vector_products",
+    "linearize": "ntk.finite.linearize",
     "monte_carlo_kernel_fn": "ntk.finite.monte_carlo",
+    "taylor_expand": "ntk.finite.linearize",
 }
 
 __all__ = sorted(_HOME)
