@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -55,6 +56,27 @@ def overhead(
     from scripts.benchmarks.overhead import measure
 
     report.show(measure(tiles, milliseconds, repeats), as_json)
+
+
+@app.command()
+def kernels(
+    case: Annotated[str | None, typer.Option(help="One case; all by default.")] = None,
+    precision: Annotated[str, typer.Option(help="float32 or float64.")] = "float32",
+    peer: Annotated[Path | None, typer.Option(help="Interpreter that has neural-tangents.")] = None,
+    repeats: Repeats = 3,
+    as_json: Json = False,
+) -> None:
+    """Kernel functions on whole symmetric matrices, against the matrix product and a peer library."""
+    from scripts.benchmarks.kernels import CASES, measure
+
+    names = list(CASES) if case is None else [case]
+    results = {name: measure(name, precision, repeats, peer) for name in names}
+    if as_json or len(names) > 1:
+        report.show(
+            {"cases": results} if as_json else {name: report.line(r) for name, r in results.items()}, as_json
+        )
+    else:
+        report.show(results[names[0]], as_json)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,11 @@ def median(values: Sequence[float]) -> float:
     return statistics.median(values)
 
 
+def line(result: dict[str, Any]) -> str:
+    """The figures of one case on one line."""
+    return ", ".join(f"{name} {value:.4g}" for name, value in result.items() if isinstance(value, float))
+
+
 def show(result: dict[str, Any], as_json: bool) -> None:
     """Print a result: name → figure, with the machine and the versions it was measured on."""
     where = {

@@ -1,0 +1,88 @@
+"""Kernel functions on whole symmetric matrices, compilation excluded, against the matrix product and a peer library.
+
+The peer is `neural-tangents`, which needs an older JAX and so a Python environment of its own; give its interpreter
+with `--peer` (`scripts/benchmarks/peer.py` says how to make one) and both are measured in the same run.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from scripts.benchmarks import report
+
+
+def fully_connected(activation: str, depth: int) -> list[Any]:
+    """`depth` hidden layers of one activation."""
+    return [
+        *[{"Dense": {"out_dim": 512, "W_std": 1.5, "b_std": 0.05}}, activation] * depth,
+        {"Dense": {"out_dim": 1}},
+    ]
+
+
+CASES: dict[str, tuple[list[Any], tuple[int, ...], int]] = {
+    "fc-relu-3": (fully_connected("Relu", 3), (784,), 4096),
+    "fc-erf-3": (fully_connected("Erf", 3), (784,), 4096),
+    "fc-gelu-3": (fully_connected("Gelu", 3), (784,), 4096),
+    "fc-relu-10": (fully_connected("Relu", 10), (784,), 4096),
+}
+"""Name → architecture, shape of one input, rows."""
+
+
+def inputs(shape: tuple[int, ...], rows: int, dtype: str) -> np.ndarray:
+    """Gaussian inputs of unit norm, the same in every process."""
+    x = np.random.default_rng(0).standard_normal((rows, *shape))
+    return (x / np.linalg.norm(x.reshape(rows, -1), axis=1).reshape(rows, *[1] * len(shape))).astype(dtype)
+
+
+def measure(case: str, precision: str, repeats: int, peer: Path | None) -> dict[str, Any]:
+    """Median seconds of the whole symmetric NTK matrix, its matrix product alone, and the peer's."""
+    from ntk import stax
+
+    spec, shape, rows = CASES[case]
+    x = inputs(shape, rows, precision)
+    kernel_fn = stax.from_spec(spec).kernel_fn
+    own = timed(lambda: np.asarray(kernel_fn(x, None, "ntk")), repeats)
+    flat = x.reshape(rows, -1)
+    product = timed(lambda: flat @ flat.T, repeats)
+    pairs = rows * (rows + 1) / 2
+    result = {
+        "case": case,
+        "precision": precision,
+        "rows": rows,
+        "seconds": own,
+        "ns per unique pair": 1e9 * own / pairs,
+        "full matrix product seconds": product,
+        "seconds / (half the matrix product)": own / (product / 2),
+    }
+    if peer is not None:
+        theirs = _peer_seconds(peer, case, precision, repeats)
+        result |= {"peer seconds": theirs, "times faster than the peer": theirs / own}
+    return result
+
+
+def timed(function: Callable[[], Any], repeats: int) -> float:
+    """Median seconds of a call, after one that is not counted."""
+    function()
+    times = []
+    for _ in range(repeats):
+        began = time.perf_counter()
+        function()
+        times.append(time.perf_counter() - began)
+    return report.median(times)
+
+
+def _peer_seconds(python: Path, case: str, precision: str, repeats: int) -> float:
+    spec, shape, rows = CASES[case]
+    request = {"spec": spec, "shape": shape, "rows": rows, "precision": precision, "repeats": repeats}
+    script = Path(__file__).with_name("peer.py")
+    done = subprocess.run(
+        [str(python), str(script)], input=json.dumps(request), capture_output=True, text=True, check=True
+    )
+    return float(json.loads(done.stdout)["seconds"])
