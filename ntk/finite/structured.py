@@ -19,8 +19,11 @@ from jax import Array
 from ntk.finite.axes import KernelAxes
 from ntk.finite.examples import Examples
 from ntk.finite.jacobians import flat, sum_of
-from ntk.finite.tiling import Block
+from ntk.finite.tiling import Block, tiled
 from ntk.finite.weights import Path, Product, evaluate, find
+
+#: Rows of the smallest blocks of a symmetric kernel: smaller matrix products are slower than what they save.
+_SMALLEST = 256
 
 
 @dataclass(frozen=True)
@@ -87,10 +90,18 @@ def features(params: Any, run: Any, products: dict[Path, Product], rows: list[Ar
 def block(params: Any, axes: list[KernelAxes], weights: Plan) -> Block:
     """Kernels of a block of rows of one side with rows of the other."""
 
+    def contract(first: Features, second: Features) -> list[Array]:
+        return [_kernel(a, i, first, second) for i, a in enumerate(axes)]
+
     def kernels(rows1: list[Array], rows2: list[Array] | None) -> list[Array]:
         first = features(params, weights.program1, weights.products1, rows1)
-        second = first if rows2 is None else features(params, weights.program2, weights.products2, rows2)
-        return [_kernel(a, i, first, second) for i, a in enumerate(axes)]
+        if rows2 is not None:
+            return contract(first, features(params, weights.program2, weights.products2, rows2))
+        # With themselves, large enough batches are contracted above the diagonal alone.
+        leaves, structure = jax.tree.flatten(first)
+        size = max(_SMALLEST, -(-len(leaves[0]) // 8))
+        return tiled(lambda a, b: contract(*(jax.tree.unflatten(structure, part) for part in (a, b or a))),
+                     leaves, None, size, axes)
 
     return kernels
 

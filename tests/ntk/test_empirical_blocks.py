@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import ntk
 from ntk import stax
 from ntk.finite import jacobians, structured, vector_products
 from ntk.finite.axes import KernelAxes
@@ -51,6 +52,14 @@ def test_kernels_in_blocks_equal_the_whole(method):
     for second in (None, [x2]):
         parts, expected = jax.jit(lambda second=second: [tiled(block, [x1], second, n, axes)[0] for n in (3, 9)])()
         np.testing.assert_allclose(parts, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_large_symmetric_kernels_equal_rectangular_ones():
+    x = rows(600, 3)
+    kernel = jax.jit(lambda x: ntk.empirical_ntk_fn(NET.apply_fn, (), vmap_axes=0)(x, None, PARAMS))(x)
+    np.testing.assert_allclose(kernel, kernel.transpose(1, 0, 3, 2), rtol=1e-5, atol=1e-6)
+    some = ntk.empirical_ntk_fn(NET.apply_fn, (), vmap_axes=0)(x, x[jnp.asarray([0, 255, 256, 599])], PARAMS)
+    np.testing.assert_allclose(kernel[:, jnp.asarray([0, 255, 256, 599])], some, rtol=1e-4, atol=1e-5)
 
 
 @given(st.floats(1, 1e12), st.floats(0, 1e9))
