@@ -99,7 +99,7 @@ def empirical_ntk_fn(
     Memory: with `vmap_axes`, examples are taken in blocks whose temporaries fit a gigabyte; x2 None computes half
     the blocks. Compiled on first use for each shape; may be called inside `jax.jit`.
 
-    Raises ValueError for an unknown implementation, and for axes that inputs or outputs lack.
+    Raises ValueError for an unknown implementation, axes that inputs or outputs lack, and params without any array.
 
     Source: Novak, Sohl-Dickstein & Schoenholz 2022, "Fast finite width neural tangent kernel".
     """
@@ -137,6 +137,8 @@ def _ntk(
     f: Callable[..., Any], trace_axes: Axes, diagonal_axes: Axes, vmap_axes: Any, implementation: NtkImplementation,
     x1: Any, x2: Any, params: Any, traced: dict[str, Any], fixed: tuple[tuple[str, Any], ...],
 ) -> Any:
+    if not jax.tree.leaves(params):
+        raise ValueError("params has no arrays to take derivatives along")
     kwargs1, kwargs2 = two_sided({**traced, **dict(fixed)}, x2 is None)
     outputs = jax.eval_shape(lambda p, x: f(p, x, **kwargs1), params, x1)
     places = read_vmap_axes(vmap_axes, x1, kwargs1, outputs)

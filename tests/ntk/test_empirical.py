@@ -173,4 +173,6 @@ def test_bad_arguments_are_named():
         ntk.empirical_nngp_fn(NET.apply_fn, 2)(X1, None, PARAMS)
     with pytest.raises(ValueError, match="vmap_axes of the inputs"):
         ntk.empirical_ntk_fn(NET.apply_fn, vmap_axes=5)(X1, None, PARAMS)
+    with pytest.raises(ValueError, match="no arrays"):
+        ntk.empirical_ntk_fn(lambda params, x: x)(X1, None, ())
     assert ntk.NtkImplementation["AUTO"] == 0

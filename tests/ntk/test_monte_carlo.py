@@ -1,5 +1,9 @@
 """Averages over random networks: they converge to the infinite-width kernels, in blocks as whole, at the known rate."""
 
+import os
+import subprocess
+import sys
+
 import jax
 import numpy as np
 import pytest
@@ -49,6 +53,18 @@ def test_blocks_and_storage_do_not_change_the_mean(x2, store_on_device):
     for got, expected in zip(blocks, whole, strict=True):
         assert isinstance(got, jax.Array if store_on_device else np.ndarray)
         np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_networks_may_be_spread_over_devices():
+    program = (
+        "import jax, ntk; from ntk import stax; import numpy as np; assert len(jax.devices()) == 2\n"
+        "net = stax.serial(stax.Dense(4), stax.Relu(), stax.Dense(1)); x = np.ones((2, 3), np.float32)\n"
+        "def mean(**a): return ntk.monte_carlo_kernel_fn(net.init_fn, net.apply_fn, jax.random.key(0), 3, **a)(x).ntk\n"
+        "one = mean(device_count=1)\n"
+        "np.testing.assert_allclose(mean(), one, rtol=1e-5)\n"
+        "np.testing.assert_allclose(mean(store_on_device=False), one, rtol=1e-5)\n")
+    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2", "JAX_PLATFORMS": "cpu"}
+    subprocess.run([sys.executable, "-c", program], check=True, env={**os.environ, **flags})
 
 
 def test_any_functions_will_do():
