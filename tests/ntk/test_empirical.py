@@ -176,3 +176,16 @@ def test_bad_arguments_are_named():
     with pytest.raises(ValueError, match="no arrays"):
         ntk.empirical_ntk_fn(lambda params, x: x)(X1, None, ())
     assert ntk.NtkImplementation["AUTO"] == 0
+
+
+def test_auto_takes_products_for_many_outputs_of_shared_weights():
+    weights, x = rows(20, 20, seed=6) / 20, rows(3, 20, seed=7)
+
+    def f(w, x):
+        return jnp.tanh(x @ w) @ w
+
+    auto, products, structured = (
+        str(jax.make_jaxpr(ntk.empirical_ntk_fn(f, (), vmap_axes=0, implementation=method))(x, x, weights))
+        for method in ("AUTO", "NTK_VECTOR_PRODUCTS", "STRUCTURED_DERIVATIVES"))
+    assert auto == products != structured
+    close(ntk.empirical_ntk_fn(f, (), vmap_axes=0)(x, x, weights), whole(f, weights, x, x))
