@@ -7,10 +7,13 @@ from functools import singledispatch
 from math import prod
 from typing import Any
 
+from ntk.analytic.requirements import needs_full
 from ntk.stax.combinators import Parallel, Serial
+from ntk.stax.elementwise import ElementwiseNumerical, Nonlinearity
 from ntk.stax.layer import Layer
 from ntk.stax.linear import Dense
-from ntk.stax.signal import ELEMENTWISE, Signals, entry, trace
+from ntk.stax.signal import Signals, entry, trace
+from ntk.stax.spatial import AvgPool, Conv, ConvLocal, ConvTranspose, SumPool
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,26 +42,30 @@ def cost(architecture: Layer, input_shape: tuple[int, ...]) -> Cost:
     Raises ArchitectureError as `ntk.stax.signal.trace` does.
     """
     signal = entry(tuple(input_shape))
-    elements = prod(signal.spatial)
-    _, work, widest = _walk(architecture, signal, "architecture")
+    power = 2 if needs_full(architecture) else 1
+    elements = prod(signal.spatial) ** power
+    _, work, widest = _walk(architecture, signal, "architecture", power)
     return Cost(2.0 * elements * signal.channels + work, 8.0 * _LIVE_ARRAYS * max(elements, widest))
 
 
-def _walk(layer: Layer, signal: Signals, at: str) -> tuple[Signals, float, int]:
-    """The signal after `layer`, its operations per pair, and its widest covariance in elements per pair."""
+def _walk(layer: Layer, signal: Signals, at: str, power: int) -> tuple[Signals, float, int]:
+    """The signal after `layer`, its operations per pair, and its widest covariance in elements per pair.
+
+    `power`: 2 where covariances of all pairs of positions are kept, else 1.
+    """
     if isinstance(layer, Serial):
         work, widest = 0.0, 1
         for i, inner in enumerate(layer.layers):
-            signal, more, wide = _walk(inner, signal, f"{at}[{i}]")
+            signal, more, wide = _walk(inner, signal, f"{at}[{i}]", power)
             work, widest = work + more, max(widest, wide)
         return signal, work, widest
     if isinstance(layer, Parallel):
         after = trace(layer, signal, at)
-        parts = [_walk(branch, s, f"{at}.parallel[{i}]")
+        parts = [_walk(branch, s, f"{at}.parallel[{i}]", power)
                  for i, (branch, s) in enumerate(zip(layer.layers, signal, strict=True))]  # type: ignore[arg-type]
         return after, sum(part[1] for part in parts), sum(part[2] for part in parts)
     after = trace(layer, signal, at)
-    elements = sum(prod(s.spatial) for s in (after if isinstance(after, tuple) else (after,)))
+    elements = sum(prod(s.spatial) ** power for s in (after if isinstance(after, tuple) else (after,)))
     return after, elements * work_per_element(layer), elements
 
 
@@ -69,5 +76,9 @@ def work_per_element(layer: Any) -> float:
 
 
 work_per_element.register(Dense, lambda layer: _AFFINE)
-for _kind in ELEMENTWISE:
-    work_per_element.register(_kind, lambda layer: _NONLINEARITY)
+for _kind in (Conv, ConvLocal, ConvTranspose):
+    work_per_element.register(_kind, lambda layer: _AFFINE + 2.0 * sum(layer.filter_shape))
+for _kind in (AvgPool, SumPool):
+    work_per_element.register(_kind, lambda layer: 4.0 * sum(layer.window_shape))
+work_per_element.register(Nonlinearity, lambda layer: _NONLINEARITY)
+work_per_element.register(ElementwiseNumerical, lambda layer: _NONLINEARITY * layer.deg**2)

@@ -20,10 +20,10 @@ def outer(x1: Array, x2: Array, *, full: bool, wants_ntk: bool, doubting: bool =
         cov1 = jnp.moveaxis(_mean_square(x1), 0, -1)[..., :, None]
         cov2 = jnp.moveaxis(_mean_square(x2), 0, -1)[..., None, :]
     doubt = jnp.zeros(nngp.shape[-2:], x1.dtype if rank else bool) if doubting else None
-    return Covariance(nngp, None, cov1, cov2, None, doubt, shape, full and rank > 0, True, wants_ntk)
+    return Covariance(nngp, None, cov1, cov2, None, doubt, shape, full and rank > 0, True, False, wants_ntk)
 
 
-def paired(x1: Array, x2: Array, *, full: bool, wants_ntk: bool) -> Covariance:
+def paired(x1: Array, x2: Array, *, full: bool, wants_ntk: bool, itself: bool = False) -> Covariance:
     """Row i of x1 with row i of x2, both (n, \\*spatial, channels), with residuals from differences of the rows."""
     rank = x1.ndim - 2
     shape = x1.shape[1:]
@@ -43,7 +43,7 @@ def paired(x1: Array, x2: Array, *, full: bool, wants_ntk: bool) -> Covariance:
         nngp = jnp.moveaxis(jnp.mean(x1 * x2, axis=-1), 0, -1)
     residual = Residual(scale, jnp.mean((u - v) ** 2, axis=-1), jnp.mean((u + v) ** 2, axis=-1),
                         jnp.mean((u - v) * (u + v), axis=-1))
-    return Covariance(nngp, None, cov1, cov2, residual, None, shape, full and rank > 0, False, wants_ntk)
+    return Covariance(nngp, None, cov1, cov2, residual, None, shape, full and rank > 0, False, itself, wants_ntk)
 
 
 def _mean_square(x: Array) -> Array:

@@ -13,13 +13,14 @@ from jax import Array, lax
 from jax.core import Tracer
 
 from ntk.analytic import inputs
+from ntk.analytic.costs import cost
 from ntk.analytic.requirements import needs_full
 from ntk.analytic.rules import propagate
 from ntk.analytic.state import Covariance
 from ntk.errors import ArchitectureError
 from ntk.stax.combinators import Serial
 from ntk.stax.layer import Layer
-from ntk.stax.signal import entry, trace
+from ntk.stax.signal import Signal, entry, trace
 
 NAMES = ("nngp", "ntk")
 
@@ -47,8 +48,6 @@ def chosen(get: Any, values: dict[str, Any]) -> Any:
 
 def read_out(state: Any, names: tuple[str, ...]) -> dict[str, Array]:
     """The kernels of a final state, pair axes first where spatial axes are left."""
-    if not isinstance(state, Covariance):
-        raise ArchitectureError(f"the architecture ends in {len(state)} branches. hint: join them with FanInSum")
     pairs = 2 if state.outer else 1
     values = {"nngp": state.nngp, "ntk": jnp.zeros_like(state.nngp) if state.ntk is None else state.ntk}
     rank = state.nngp.ndim - pairs
@@ -60,8 +59,11 @@ def outer_kernel(
 ) -> tuple[dict[str, Array], Array | None]:
     """Kernels of all pairs and, if asked, the doubt (n1, n2) about them.
 
-    `blocked`: take a few rows at a time, whose temporaries fit a core's cache: half the time on a CPU.
+    `blocked`: take a few pairs at a time. For vectors the temporaries then fit a core's cache, half the time on a CPU;
+    for inputs with positions they would not fit the memory otherwise.
     """
+    if blocked and x1.ndim > 2:
+        return _spatial_blocks(layer, x1, x2, names, doubting)
     state = inputs.outer(x1, x2, full=needs_full(layer), wants_ntk="ntk" in names, doubting=doubting)
 
     def finish(state: Covariance) -> tuple[dict[str, Array], Array | None]:
@@ -78,6 +80,34 @@ def outer_kernel(
     return jax.tree.map(lambda a: a.reshape(state.nngp.shape), done)
 
 
+#: Bytes of the temporaries of one block of pairs of inputs with positions.
+_BLOCK_BYTES = 2**25
+
+
+def _spatial_blocks(
+    layer: Layer, x1: Array, x2: Array, names: tuple[str, ...], doubting: bool
+) -> tuple[dict[str, Array], Array | None]:
+    """`outer_kernel` in blocks of b1 × b2 pairs."""
+    per_pair = cost(layer, x1.shape[1:]).bytes_per_pair * x1.dtype.itemsize / 8
+    most = max(1, int(_BLOCK_BYTES / per_pair))
+    b2 = _divisor(x2.shape[0], min(most, 16))
+    b1 = _divisor(x1.shape[0], max(1, most // b2))
+    blocks1, blocks2 = x1.reshape(-1, b1, *x1.shape[1:]), x2.reshape(-1, b2, *x2.shape[1:])
+
+    def rows(block1: Array) -> tuple[dict[str, Array], Array | None]:
+        return lax.map(lambda block2: outer_kernel(layer, block1, block2, names, doubting=doubting), blocks2)
+
+    def whole(k: Array) -> Array:  # (blocks of x1, blocks of x2, b1, b2)
+        return jnp.swapaxes(k, 1, 2).reshape(x1.shape[0], x2.shape[0], *k.shape[4:])
+
+    return jax.tree.map(whole, lax.map(rows, blocks1))
+
+
+def _divisor(n: int, most: int) -> int:
+    """The largest divisor of n up to `most`."""
+    return max(d for d in range(1, most + 1) if n % d == 0)
+
+
 def cache_rows(state: Covariance) -> int | None:
     """How many rows of pairs a step takes so that some eight arrays of them fit one megabyte of cache; None for all."""
     if state.spatial:
@@ -90,10 +120,12 @@ def cache_rows(state: Covariance) -> int | None:
     return rows if 4 * rows >= most else None
 
 
-def paired_kernel(layer: Layer, x1: Array, x2: Array, names: tuple[str, ...]) -> dict[str, Array]:
+def paired_kernel(
+    layer: Layer, x1: Array, x2: Array, names: tuple[str, ...], *, itself: bool = False
+) -> dict[str, Array]:
     """Kernels of row i of x1 with row i of x2, (n,), exact also for equal, collinear and antipodal rows."""
     return read_out(propagate(layer, inputs.paired(
-        x1, x2, full=needs_full(layer), wants_ntk="ntk" in names)), names)
+        x1, x2, full=needs_full(layer), wants_ntk="ntk" in names, itself=itself)), names)
 
 
 def check_inputs(layer: Layer, x1: Any, x2: Any) -> None:
@@ -102,7 +134,11 @@ def check_inputs(layer: Layer, x1: Any, x2: Any) -> None:
         raise ArchitectureError(f"inputs must have shape (batch, *spatial, channels), got {x1.shape}")
     if x2 is not None and x2.shape[1:] != x1.shape[1:]:
         raise ArchitectureError(f"x1 and x2 must agree but for the batch, got {x1.shape} and {x2.shape}")
-    trace(layer, entry(tuple(x1.shape[1:])), "architecture" if isinstance(layer, Serial) else "layer")
+    after = trace(layer, entry(tuple(x1.shape[1:])), "architecture" if isinstance(layer, Serial) else "layer")
+    if not isinstance(after, Signal):
+        raise ArchitectureError(f"the architecture ends in {len(after)} branches. hint: join them with FanInSum")
+    if after.clash:
+        raise ArchitectureError(f"no infinite-width kernel: {after.clash}")
 
 
 @dataclass(frozen=True)
@@ -111,8 +147,9 @@ class KernelFn:
 
     x1: (n1, \\*spatial, channels); x2 likewise, or None for x1 with itself. get: "nngp" or "ntk" returns that array
     (n1, n2); a tuple of names, or None for both, returns `Kernels`. float64 inputs give float64 results whether or not
-    JAX's x64 flag is set: as JAX arrays where JAX can hold them, as NumPy arrays while the flag is off. Traced inputs (inside jit, grad, vmap) are computed in their own precision
-    with no correction of nearly parallel pairs; concrete ones are corrected as `TileKernel` does.
+    JAX's x64 flag is set: as JAX arrays where JAX can hold them, as NumPy arrays while the flag is off. Traced inputs
+    (inside jit, grad, vmap) are computed in their own precision with no correction of nearly parallel pairs; concrete
+    ones are corrected as `TileKernel` does.
 
     Raises ArchitectureError for inputs that the architecture cannot take, ValueError for an unknown `get`.
     """
@@ -140,7 +177,7 @@ class KernelFn:
         values, _ = outer_kernel(self.layer, x1, x1 if x2 is None else x2, names)
         if x2 is not None:
             return values
-        exact = paired_kernel(self.layer, x1, x1, names)
+        exact = paired_kernel(self.layer, x1, x1, names, itself=True)
         rows = jnp.arange(x1.shape[0])
         return {name: values[name].at[rows, rows].set(exact[name]) for name in names}
 

@@ -1,10 +1,41 @@
-"""Which covariances an architecture needs: only equal positions, or all pairs of positions."""
+"""Which covariances an architecture needs: of equal positions only, or of all pairs of positions."""
 
 from __future__ import annotations
 
+from functools import singledispatch
+from typing import Any
+
+from ntk.stax.combinators import Parallel, Serial
 from ntk.stax.layer import Layer
+from ntk.stax.spatial import AvgPool, Flatten, GlobalAvgPool, GlobalSumPool, SumPool
 
 
 def needs_full(layer: Layer) -> bool:
-    """Whether the kernel after `layer` needs covariances between different positions of its input."""
-    return False
+    """Whether the kernel after `layer` needs covariances between different positions of its input.
+
+    An output with positions left is read at equal positions.
+    """
+    return demand(layer, False)
+
+
+@singledispatch
+def demand(layer: Any, wanted: bool) -> bool:
+    """Whether `layer` needs the full covariance of its input for one of its output (`wanted`: the full one)."""
+    return wanted
+
+
+@demand.register
+def _(layer: Serial, wanted: bool) -> bool:
+    for inner in reversed(layer.layers):
+        wanted = demand(inner, wanted)
+    return wanted
+
+
+@demand.register
+def _(layer: Parallel, wanted: bool) -> bool:
+    return any(demand(branch, wanted) for branch in layer.layers)
+
+
+for _kind in (AvgPool, SumPool, GlobalAvgPool, GlobalSumPool):
+    demand.register(_kind, lambda layer, wanted: True)
+demand.register(Flatten, lambda layer, wanted: False)

@@ -50,7 +50,7 @@ class Residual:
 @partial(
     jax.tree_util.register_dataclass,
     data_fields=["nngp", "ntk", "cov1", "cov2", "residual", "doubt"],
-    meta_fields=["shape", "full", "outer", "wants_ntk"],
+    meta_fields=["shape", "full", "outer", "itself", "wants_ntk"],
 )
 @dataclass(frozen=True, slots=True)
 class Covariance:
@@ -60,7 +60,8 @@ class Covariance:
     cov1, cov2: E[u u'] of x1 with itself and of x2 with itself, in the layout of nngp.
     residual: see `Residual`; paired mode only. doubt: per pair, the share of positions with a nearly singular angle
     (`ntk.analytic.dual.angle`), summed over the layers so far; for inputs without positions simply whether there was
-    one; None when nobody asked. shape: (\\*spatial, channels) of the signal; full: the spatial layout.
+    one; None when nobody asked. shape: (\\*spatial, channels) of the signal; full: the spatial layout. itself:
+    whether the pairs are each input with itself (it matters where a layer draws at random).
     """
 
     nngp: Array
@@ -72,6 +73,7 @@ class Covariance:
     shape: tuple[int, ...]
     full: bool
     outer: bool
+    itself: bool
     wants_ntk: bool
 
     @property

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ntk.analytic.costs import cost
 from ntk.analytic.kernel import asked, check_inputs, outer_kernel, paired_kernel
 from ntk.stax.layer import Layer
 
@@ -26,12 +27,16 @@ _DOUBT_LIMIT = 0.02
 _WHOLE_TILE = 0.1
 #: Pairs per call of the exact paired kernel: the small size for a handful, the large one for many.
 _PAIRS = (64, 512)
+#: Bytes of temporaries of such a call: with residuals a pair takes about twice what its covariances alone take.
+_PAIRS_BYTES = 2**27
 
 
 @lru_cache(maxsize=256)
 def _outer(layer: Layer, names: tuple[str, ...]) -> Any:
     def run(x1: jax.Array, x2: jax.Array) -> tuple[dict[str, jax.Array], jax.Array]:
-        values, doubt = outer_kernel(layer, x1, x2, names, doubting=True, blocked=jax.default_backend() == "cpu")
+        values, doubt = outer_kernel(
+            layer, x1, x2, names, doubting=True,
+            blocked=x1.ndim > 2 or jax.default_backend() == "cpu")
         assert doubt is not None
         return values, doubt if doubt.dtype == bool else doubt > _DOUBT_LIMIT
 
@@ -39,8 +44,8 @@ def _outer(layer: Layer, names: tuple[str, ...]) -> Any:
 
 
 @lru_cache(maxsize=256)
-def _paired(layer: Layer, names: tuple[str, ...]) -> Any:
-    return jax.jit(lambda x1, x2: paired_kernel(layer, x1, x2, names))
+def _paired(layer: Layer, names: tuple[str, ...], itself: bool) -> Any:
+    return jax.jit(lambda x1, x2: paired_kernel(layer, x1, x2, names, itself=itself))
 
 
 class TileKernel:
@@ -94,7 +99,7 @@ class TileKernel:
     def diagonal(self, x: np.ndarray) -> dict[str, np.ndarray]:
         """The kernels of every row of x (n, \\*input_shape) with itself: arrays (n,), by name."""
         self._check(x, rows=False)
-        values = self._exact(x, x, np.arange(len(x)), np.arange(len(x)))
+        values = self._exact(x, x, np.arange(len(x)), np.arange(len(x)), itself=True)
         return {name: value.astype(self.dtype) for name, value in values.items()}
 
     def _fast(self, x1: np.ndarray, x2: np.ndarray, dtype: np.dtype) -> tuple[dict[str, np.ndarray], np.ndarray]:
@@ -116,11 +121,11 @@ class TileKernel:
             values[name][rows, columns] = exact
 
     def _exact(
-        self, x1: np.ndarray, x2: np.ndarray, rows: np.ndarray, columns: np.ndarray
+        self, x1: np.ndarray, x2: np.ndarray, rows: np.ndarray, columns: np.ndarray, itself: bool = False
     ) -> dict[str, np.ndarray]:
         """float64 kernels of x1[rows[i]] with x2[columns[i]]."""
-        run = _paired(self.architecture, self.names)
-        size = _PAIRS[len(rows) > _PAIRS[0]]
+        run = _paired(self.architecture, self.names, itself)
+        size = self._pairs(len(rows))
         parts: list[dict[str, np.ndarray]] = []
         with jax.enable_x64(True):
             for start in range(0, len(rows), size):
@@ -130,6 +135,12 @@ class TileKernel:
                 parts.append({name: np.asarray(value)[:count] for name, value in part.items()})
         return {name: np.concatenate([part[name] for part in parts]) if parts else np.empty(0)
                 for name in self.names}
+
+    def _pairs(self, count: int) -> int:
+        """Pairs per call of the paired kernel: one of two sizes, each compiled once, within the memory of a block."""
+        per_pair = 2 * cost(self.architecture, self.input_shape).bytes_per_pair
+        few, many = (max(1, min(size, int(_PAIRS_BYTES / per_pair))) for size in _PAIRS)
+        return few if count <= few else many
 
     def _padded(self, x: np.ndarray, dtype: np.dtype) -> jax.Array:
         return _pad(x, self.tile, dtype)

@@ -1,6 +1,14 @@
 """All finite-width rules, registered."""
 
-from ntk.finite import rules_dense, rules_elementwise
+from ntk.finite import rules_branching, rules_dense, rules_elementwise, rules_normalization, rules_spatial
 from ntk.finite.network import apply, init
 
-__all__ = ["apply", "init", "rules_dense", "rules_elementwise"]
+__all__ = [
+    "apply",
+    "init",
+    "rules_branching",
+    "rules_dense",
+    "rules_elementwise",
+    "rules_normalization",
+    "rules_spatial",
+]

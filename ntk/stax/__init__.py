@@ -4,23 +4,91 @@
 """
 
 from ntk.errors import ArchitectureError
+from ntk.stax import spatial_signal  # noqa: F401 (registers the type check)
+from ntk.stax.branching import FanInConcat, FanInProd, FanInSum, FanOut, Identity
 from ntk.stax.combinators import Parallel, Serial, parallel, repeat, serial
-from ntk.stax.elementwise import ABRelu, Abs, Erf, LeakyRelu, Relu
+from ntk.stax.elementwise import (
+    ABRelu,
+    Abs,
+    Cos,
+    Elementwise,
+    ElementwiseNumerical,
+    Erf,
+    Exp,
+    ExpNormalized,
+    Gabor,
+    Gaussian,
+    Gelu,
+    Hermite,
+    LeakyRelu,
+    Monomial,
+    Nonlinearity,
+    Polynomial,
+    Rbf,
+    RectifiedMonomial,
+    Relu,
+    Sigmoid_like,
+    Sign,
+    Sin,
+)
 from ntk.stax.layer import Layer
 from ntk.stax.linear import Dense
+from ntk.stax.normalization import Dropout, LayerNorm
+from ntk.stax.spatial import (
+    AvgPool,
+    Conv,
+    ConvLocal,
+    ConvTranspose,
+    Flatten,
+    GlobalAvgPool,
+    GlobalSumPool,
+    SumPool,
+)
 from ntk.stax.spec import fingerprint, from_spec, to_spec
 
 __all__ = [
     "ABRelu",
     "Abs",
     "ArchitectureError",
+    "AvgPool",
+    "Conv",
+    "ConvLocal",
+    "ConvTranspose",
+    "Cos",
     "Dense",
+    "Dropout",
+    "Elementwise",
+    "ElementwiseNumerical",
     "Erf",
+    "Exp",
+    "ExpNormalized",
+    "FanInConcat",
+    "FanInProd",
+    "FanInSum",
+    "FanOut",
+    "Flatten",
+    "Gabor",
+    "Gaussian",
+    "Gelu",
+    "GlobalAvgPool",
+    "GlobalSumPool",
+    "Hermite",
+    "Identity",
     "Layer",
+    "LayerNorm",
     "LeakyRelu",
+    "Monomial",
+    "Nonlinearity",
     "Parallel",
+    "Polynomial",
+    "Rbf",
+    "RectifiedMonomial",
     "Relu",
     "Serial",
+    "Sigmoid_like",
+    "Sign",
+    "Sin",
+    "SumPool",
     "fingerprint",
     "from_spec",
     "parallel",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 from ntk.errors import ArchitectureError
 from ntk.stax.layer import Layer
@@ -15,20 +15,18 @@ def _layers(layers: tuple[Any, ...], name: str) -> None:
                 f"{name}: argument {position} must be a layer, got {type(layer).__name__}: {layer!r}")
 
 
-class Serial(Layer):
+class Serial(Layer, named=False):
     """Layers one after another; made by `serial`, never nested directly in another Serial."""
 
-    combinator: ClassVar[bool] = True
     layers: tuple[Any, ...]
 
     def check(self) -> None:
         _layers(self.layers, "serial")
 
 
-class Parallel(Layer):
+class Parallel(Layer, named=False):
     """One branch per input of a tuple of inputs; made by `parallel`."""
 
-    combinator: ClassVar[bool] = True
     layers: tuple[Any, ...]
 
     def check(self) -> None:

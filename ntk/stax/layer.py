@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, ClassVar, dataclass_transform, get_type_hints
+from typing import TYPE_CHECKING, Any, dataclass_transform, get_type_hints
 
 from ntk.errors import ArchitectureError
 from ntk.stax.arguments import Mismatch, coerce
@@ -27,13 +27,11 @@ class Layer:
     Raises ArchitectureError for an argument of the wrong type or an impossible value.
     """
 
-    #: Whether the combinators, not `from_spec`, know how this class is written down.
-    combinator: ClassVar[bool] = False
-
-    def __init_subclass__(cls, **kwargs: Any) -> None:
+    def __init_subclass__(cls, *, named: bool = True, **kwargs: Any) -> None:
+        """`named`: whether a specification may name this class (kinds of layers and combinators are not)."""
         super().__init_subclass__(**kwargs)
         dataclasses.dataclass(frozen=True)(cls)
-        if not cls.combinator and not cls.__name__.startswith("_"):
+        if named:
             REGISTRY[cls.__name__] = cls
 
     def __post_init__(self) -> None:

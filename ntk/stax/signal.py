@@ -11,22 +11,26 @@ from functools import singledispatch
 from typing import Any
 
 from ntk.errors import ArchitectureError
+from ntk.stax.branching import FanInConcat, FanInProd, FanInSum, FanOut, Identity
 from ntk.stax.combinators import Parallel, Serial
-from ntk.stax.elementwise import ABRelu, Abs, Erf, LeakyRelu, Relu
+from ntk.stax.elementwise import Nonlinearity
 from ntk.stax.layer import Layer
 from ntk.stax.linear import Dense
+from ntk.stax.normalization import Dropout, LayerNorm
 
 
 @dataclass(frozen=True, slots=True)
 class Signal:
     """What one input has become at some layer.
 
-    shape: (\\*spatial, channels). gaussian: whether, at infinite width, the pre-activations are jointly Gaussian and
-    independent across channels: true after a layer with weights, which is what a nonlinearity needs before it.
+    shape: (\\*spatial, channels). gaussian: whether, at infinite width, the entries are jointly Gaussian and
+    independent across channels: true after a layer with weights, which is what a nonlinearity needs before it. clash:
+    the first place where this was not so, for which there is no infinite-width kernel ("" for none).
     """
 
     shape: tuple[int, ...]
     gaussian: bool = False
+    clash: str = ""
 
     @property
     def spatial(self) -> tuple[int, ...]:
@@ -38,9 +42,6 @@ class Signal:
 
 
 Signals = Signal | tuple["Signal", ...]
-
-ELEMENTWISE = (Relu, LeakyRelu, ABRelu, Abs, Erf)
-
 
 def name(layer: Layer, at: str) -> str:
     """How messages call a layer: ``architecture[2] (Relu)``."""
@@ -103,12 +104,96 @@ def _(layer: Dense, signal: Signals, at: str = "architecture") -> Signals:
     if layer.parameterization == "standard" and signal.channels % layer.s[0]:
         raise ArchitectureError(f"{name(layer, at)}: its input has {signal.channels} channels, not a multiple of "
                                 f"s[0] = {layer.s[0]}")
-    return Signal((*signal.spatial, layer.out_dim * layer.s[1]), gaussian=True)
+    return Signal((*signal.spatial, layer.out_dim * layer.s[1]), True, signal.clash)
 
 
-def _elementwise(layer: Layer, signal: Signals, at: str = "architecture") -> Signals:
-    return replace(one(layer, signal, at), gaussian=False)
+@trace.register
+def _(layer: Nonlinearity, signal: Signals, at: str = "architecture") -> Signals:
+    signal = one(layer, signal, at)
+    clash = "" if signal.gaussian else (
+        f"{name(layer, at)} needs a layer with weights, such as Dense or Conv, between it and the input or the "
+        "nonlinearity before it")
+    return replace(signal, gaussian=False, clash=signal.clash or clash)
 
 
-for _kind in ELEMENTWISE:
-    trace.register(_kind, _elementwise)
+def branches(layer: Layer, signal: Signals, at: str) -> tuple[Signal, ...]:
+    """`signal` where `layer` joins branches. Raises ArchitectureError for a single input."""
+    if isinstance(signal, Signal):
+        raise ArchitectureError(
+            f"{name(layer, at)} joins branches and got one input. hint: FanOut and parallel make them")
+    return signal
+
+
+def _same_shape(layer: Layer, signal: Signals, at: str) -> tuple[Signal, ...]:
+    signals = branches(layer, signal, at)
+    if len({s.shape for s in signals}) > 1:
+        raise ArchitectureError(f"{name(layer, at)} needs branches of one shape, got "
+                                + ", ".join(str(s.shape) for s in signals))
+    return signals
+
+
+def _clash(signals: tuple[Signal, ...]) -> str:
+    return next((s.clash for s in signals if s.clash), "")
+
+
+@trace.register
+def _(layer: Identity, signal: Signals, at: str = "architecture") -> Signals:
+    return signal
+
+
+@trace.register
+def _(layer: FanOut, signal: Signals, at: str = "architecture") -> Signals:
+    return (one(layer, signal, at),) * layer.num
+
+
+@trace.register
+def _(layer: FanInSum, signal: Signals, at: str = "architecture") -> Signals:
+    signals = _same_shape(layer, signal, at)
+    # Branches that end in weights of their own are uncorrelated with every other; two that do not are correlated.
+    loose = sum(not s.gaussian for s in signals)
+    clash = "" if loose < 2 else (
+        f"{name(layer, at)} needs a layer with weights at the end of all branches but one, got {loose} without")
+    return Signal(signals[0].shape, all(s.gaussian for s in signals), _clash(signals) or clash)
+
+
+@trace.register
+def _(layer: FanInProd, signal: Signals, at: str = "architecture") -> Signals:
+    signals = _same_shape(layer, signal, at)
+    return Signal(signals[0].shape, len(signals) == 1 and signals[0].gaussian, _clash(signals))
+
+
+@trace.register
+def _(layer: FanInConcat, signal: Signals, at: str = "architecture") -> Signals:
+    signals = branches(layer, signal, at)
+    if layer.axis not in (-1, len(signals[0].shape)):
+        raise ArchitectureError(f"{name(layer, at)} joins channels, axis -1 or {len(signals[0].shape)}, got axis "
+                                f"{layer.axis}")
+    if len({s.spatial for s in signals}) > 1:
+        raise ArchitectureError(f"{name(layer, at)} needs branches that differ in channels only, got "
+                                + ", ".join(str(s.shape) for s in signals))
+    channels = sum(s.channels for s in signals)
+    return Signal((*signals[0].spatial, channels), all(s.gaussian for s in signals), _clash(signals))
+
+
+@trace.register
+def _(layer: LayerNorm, signal: Signals, at: str = "architecture") -> Signals:
+    signal = one(layer, signal, at)
+    normalised_axes(layer, signal, at)
+    return signal
+
+
+def normalised_axes(layer: LayerNorm, signal: Signal, at: str = "architecture") -> tuple[int, ...]:
+    """The spatial axes, counted from 0, over which `layer` normalises besides the channels."""
+    rank = len(signal.spatial)
+    axes = (layer.axis,) if isinstance(layer.axis, int) else layer.axis
+    positive = {axis % (rank + 2) if -rank - 2 <= axis < rank + 2 else 0 for axis in axes}
+    if 0 in positive or rank + 1 not in positive:
+        raise ArchitectureError(f"{name(layer, at)}: axis must hold the channel axis {rank + 1} (or -1) and none "
+                                f"outside 1 … {rank + 1}, got {layer.axis}")
+    return tuple(sorted(axis - 1 for axis in positive if axis <= rank))
+
+
+@trace.register
+def _(layer: Dropout, signal: Signals, at: str = "architecture") -> Signals:
+    signal = one(layer, signal, at)
+    return replace(signal, gaussian=signal.gaussian and (layer.mode == "test" or layer.rate == 1))

@@ -101,6 +101,10 @@ class Angle(NamedTuple):
     gap: Array
     scale: Array
 
+    def vanishing(self, value: Array) -> Array:
+        """`value`, made exactly zero where the angle is 0 or π: the gap itself never quite vanishes."""
+        return jnp.where(self.gap > 2 * _LEAST_GAP[_precision(self.gap)], value, 0)
+
 
 def angle(nngp: Array, var1: Array, var2: Array, residual: Residual | None = None) -> Angle:
     """The angle of pairs with covariance nngp. Without `residual` the gap comes by cancellation."""
@@ -114,8 +118,10 @@ def angle(nngp: Array, var1: Array, var2: Array, residual: Residual | None = Non
     else:
         cos = jnp.clip(cos, -1, 1)
         inverse = inverse1 * inverse2
-        minus, plus, delta = residual.minus * inverse, residual.plus * inverse, residual.delta * inverse
-        sin2 = jnp.maximum(minus * plus - delta * delta, 0) / 4
-        gap = jnp.where(jnp.abs(cos) < 0.5, 1 - jnp.abs(cos), sin2 / (1 + jnp.abs(cos)))
+        product, square = (residual.minus * inverse) * (residual.plus * inverse), (residual.delta * inverse) ** 2
+        sin2 = jnp.maximum(product - square, 0) / 4
+        # Where a bias has made the scale of the pair a bad one, the terms of the difference exceed those of 1 − cos².
+        better = product + square < 4
+        gap = jnp.where(better, sin2 / (1 + jnp.abs(cos)), 1 - jnp.abs(cos))
     # The clamp keeps the gap positive under rounding, and √gap differentiable.
     return Angle(cos, jnp.maximum(gap, _LEAST_GAP[_precision(nngp)]), root1 * root2)

@@ -38,7 +38,7 @@ def abs_residual(residual: Residual, angle: Angle, var1: Array, var2: Array) -> 
     floor = tiny(a.dtype)
     roots = jnp.sqrt(jnp.maximum(a, floor)) + jnp.sqrt(jnp.maximum(b, floor))
     difference = residual.delta / roots
-    defect = angle.gap - (2 / math.pi) * excess_of_gap(angle.gap)
+    defect = angle.vanishing(angle.gap - (2 / math.pi) * excess_of_gap(angle.gap))
     minus = difference**2 + 2 * angle.scale * defect
     return Residual(residual.scale, minus, roots**2 - 2 * angle.scale * defect, residual.delta)
 
