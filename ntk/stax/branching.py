@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ntk.stax.combinators import MOST_LAYERS
 from ntk.stax.layer import Layer
 
 
@@ -15,8 +16,8 @@ class FanOut(Layer):
     num: int
 
     def check(self) -> None:
-        if self.num < 1:
-            raise self.wrong("num", "at least 1")
+        if not 1 <= self.num <= MOST_LAYERS:
+            raise self.wrong("num", f"from 1 to {MOST_LAYERS}")
 
 
 class FanInSum(Layer):

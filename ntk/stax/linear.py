@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from ntk.stax.layer import Layer
 
 Parameterization = Literal["ntk", "standard"]
+
+
+#: The largest standard deviation: its square is a float64.
+_LARGEST_STD = 1e154
+
+
+def check_weights(layer: Any) -> None:
+    """What Dense and the filters ask of their common arguments. Raises ArchitectureError naming the argument."""
+    for argument in ("W_std", "b_std"):
+        value = getattr(layer, argument)
+        if value is not None and not 0 <= value <= _LARGEST_STD:
+            raise layer.wrong(argument, f"from 0 to {_LARGEST_STD}")
+    if min(layer.s) < 1:
+        raise layer.wrong("s", "two integers of at least 1")
 
 
 class Dense(Layer):
@@ -27,5 +41,4 @@ class Dense(Layer):
     def check(self) -> None:
         if self.out_dim < 1:
             raise self.wrong("out_dim", "at least 1")
-        if min(self.s) < 1:
-            raise self.wrong("s", "two integers of at least 1")
+        check_weights(self)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from ntk.stax.layer import Layer
-from ntk.stax.linear import Parameterization
+from ntk.stax.linear import Parameterization, check_weights
 
 Padding = Literal["VALID", "SAME", "CIRCULAR"]
 
@@ -26,8 +26,7 @@ class _Filter(Layer, named=False):
         if self.out_chan < 1:
             raise self.wrong("out_chan", "at least 1")
         _check_window(self, "filter_shape")
-        if min(self.s) < 1:
-            raise self.wrong("s", "two integers of at least 1")
+        check_weights(self)
 
 
 class Conv(_Filter):
