@@ -6,7 +6,31 @@ Importing this package imports neither JAX nor NumPy; the names below load on fi
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ntk import stax
+    from ntk.finite.empirical import (
+        NtkImplementation,
+        empirical_kernel_fn,
+        empirical_nngp_fn,
+        empirical_ntk_fn,
+    )
+    from ntk.finite.linearize import linearize, taylor_expand
+    from ntk.finite.monte_carlo import monte_carlo_kernel_fn
+    from ntk.finite.vector_products import empirical_ntk_vp_fn
+
+__all__ = [
+    "NtkImplementation",
+    "empirical_kernel_fn",
+    "empirical_nngp_fn",
+    "empirical_ntk_fn",
+    "empirical_ntk_vp_fn",
+    "linearize",
+    "monte_carlo_kernel_fn",
+    "stax",
+    "taylor_expand",
+]
 
 _HOME = {
     "stax": "ntk.stax",
@@ -19,8 +43,6 @@ _HOME = {
     "monte_carlo_kernel_fn": "ntk.finite.monte_carlo",
     "taylor_expand": "ntk.finite.linearize",
 }
-
-__all__ = sorted(_HOME)
 
 
 def __getattr__(name: str) -> Any:

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-_HOME = {"KernelFn": "ntk.analytic.kernel", "Kernels": "ntk.analytic.kernel", "TileKernel": "ntk.analytic.tile",
-         "cost": "ntk.analytic.costs", "Cost": "ntk.analytic.costs"}
+if TYPE_CHECKING:
+    from ntk.analytic.costs import Cost, cost
+    from ntk.analytic.kernel import KernelFn
+    from ntk.analytic.results import Kernels
+    from ntk.analytic.tile import TileKernel
 
 __all__ = ["Cost", "KernelFn", "Kernels", "TileKernel", "cost"]
+
+_HOME = {"KernelFn": "ntk.analytic.kernel", "Kernels": "ntk.analytic.results", "TileKernel": "ntk.analytic.tile",
+         "cost": "ntk.analytic.costs", "Cost": "ntk.analytic.costs"}
 
 
 def __getattr__(name: str) -> Any:

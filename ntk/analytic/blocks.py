@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
+from ntk.analytic.admission import has_weights
 from ntk.analytic.tile import TileKernel
 from ntk.stax.layer import Layer
 
@@ -18,6 +19,8 @@ def concrete_kernel(
 ) -> dict[str, np.ndarray]:
     """The kernels of x1 with x2 (None: with itself), (n1, n2), in the precision of the inputs, by name."""
     other = x1 if x2 is None else x2
+    if "ntk" in names and not has_weights(layer):
+        return {**concrete_kernel(layer, x1, x2, ("nngp",)), "ntk": np.zeros((len(x1), len(other)), x1.dtype)}
     tile = _tile(max(len(x1), len(other)))
     kernel = TileKernel(layer, x1.shape[1:], get=names, precision=x1.dtype.name, tile=tile)  # type: ignore[arg-type]
     values = {name: np.empty((len(x1), len(other)), x1.dtype) for name in names}

@@ -7,7 +7,9 @@ from functools import singledispatch
 from math import prod
 from typing import Any
 
+from ntk.analytic.admission import check_output, check_weights
 from ntk.analytic.requirements import needs_full
+from ntk.analytic.results import asked
 from ntk.stax.combinators import Parallel, Serial
 from ntk.stax.elementwise import ElementwiseNumerical, Nonlinearity
 from ntk.stax.layer import Layer
@@ -36,15 +38,18 @@ _AFFINE = 6.0
 _LIVE_ARRAYS = 7
 
 
-def cost(architecture: Layer, input_shape: tuple[int, ...]) -> Cost:
+def cost(architecture: Layer, input_shape: tuple[int, ...], *, get: Any = None) -> Cost:
     """The cost of a pair of inputs of shape `input_shape` = (\\*spatial, channels).
 
-    Raises ArchitectureError as `ntk.stax.signal.trace` does.
+    get: the kernels wanted, both for None; it decides what is refused, not the cost. Raises ArchitectureError for every
+    architecture and shape that `ntk.analytic.TileKernel` refuses.
     """
     signal = entry(tuple(input_shape))
     power = 2 if needs_full(architecture) else 1
     elements = prod(signal.spatial) ** power
-    _, work, widest = _walk(architecture, signal, "architecture", power)
+    after, work, widest = _walk(architecture, signal, "architecture", power)
+    check_output(architecture, after)
+    check_weights(architecture, asked(get))
     return Cost(2.0 * elements * signal.channels + work, 8.0 * _LIVE_ARRAYS * max(elements, widest))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,37 +13,16 @@ from jax import Array, lax
 from jax.core import Tracer
 
 from ntk.analytic import inputs
+from ntk.analytic.admission import check_output
 from ntk.analytic.costs import cost
 from ntk.analytic.requirements import needs_full
+from ntk.analytic.results import asked, chosen
 from ntk.analytic.rules import propagate
 from ntk.analytic.state import Covariance
 from ntk.errors import ArchitectureError
 from ntk.stax.combinators import Serial
 from ntk.stax.layer import Layer
-from ntk.stax.signal import Signal, entry, trace
-
-NAMES = ("nngp", "ntk")
-
-
-class Kernels(NamedTuple):
-    """The kernels asked for, each (n1, n2); None for one that was not asked for."""
-
-    nngp: Any = None
-    ntk: Any = None
-
-
-def asked(get: Any) -> tuple[str, ...]:
-    """The kernels that `get` names, in its order. Raises ValueError for any other name."""
-    names = NAMES if get is None else (get,) if isinstance(get, str) else tuple(get)
-    for name in names:
-        if name not in NAMES:
-            raise ValueError(f"get must be 'nngp', 'ntk', a tuple of these or None, got {get!r}")
-    return names
-
-
-def chosen(get: Any, values: dict[str, Any]) -> Any:
-    """What `kernel_fn` returns for `get`: an array for a name, `Kernels` otherwise."""
-    return values[get] if isinstance(get, str) else Kernels(**values)
+from ntk.stax.signal import entry, trace
 
 
 def read_out(state: Any, names: tuple[str, ...]) -> dict[str, Array]:
@@ -88,7 +67,7 @@ def _spatial_blocks(
     layer: Layer, x1: Array, x2: Array, names: tuple[str, ...], doubting: bool
 ) -> tuple[dict[str, Array], Array | None]:
     """`outer_kernel` in blocks of b1 × b2 pairs."""
-    per_pair = cost(layer, x1.shape[1:]).bytes_per_pair * x1.dtype.itemsize / 8
+    per_pair = cost(layer, x1.shape[1:], get=names).bytes_per_pair * x1.dtype.itemsize / 8
     most = max(1, int(_BLOCK_BYTES / per_pair))
     b2 = _divisor(x2.shape[0], min(most, 16))
     b1 = _divisor(x1.shape[0], max(1, most // b2))
@@ -135,10 +114,7 @@ def check_inputs(layer: Layer, x1: Any, x2: Any) -> None:
     if x2 is not None and x2.shape[1:] != x1.shape[1:]:
         raise ArchitectureError(f"x1 and x2 must agree but for the batch, got {x1.shape} and {x2.shape}")
     after = trace(layer, entry(tuple(x1.shape[1:])), "architecture" if isinstance(layer, Serial) else "layer")
-    if not isinstance(after, Signal):
-        raise ArchitectureError(f"the architecture ends in {len(after)} branches. hint: join them with FanInSum")
-    if after.clash:
-        raise ArchitectureError(f"no infinite-width kernel: {after.clash}")
+    check_output(layer, after)
 
 
 @dataclass(frozen=True)
@@ -146,12 +122,14 @@ class KernelFn:
     """``kernel_fn(x1, x2=None, get=None)`` of an architecture.
 
     x1: (n1, \\*spatial, channels); x2 likewise, or None for x1 with itself. get: "nngp" or "ntk" returns that array
-    (n1, n2); a tuple of names, or None for both, returns `Kernels`. float64 inputs give float64 results whether or not
-    JAX's x64 flag is set: as JAX arrays where JAX can hold them, as NumPy arrays while the flag is off. Traced inputs
-    (inside jit, grad, vmap) are computed in their own precision with no correction of nearly parallel pairs; concrete
-    ones are corrected as `TileKernel` does.
+    (n1, n2); a tuple of names returns `Kernels`, a named tuple in that order, and None both. float64 inputs give
+    float64 results whether or not JAX's x64 flag is set: as JAX arrays where JAX can hold them, as NumPy arrays while
+    the flag is off. Traced inputs (inside jit, grad, vmap) are computed in their own precision with no correction of
+    nearly parallel pairs; concrete ones are corrected as `TileKernel` does. The NTK of an architecture without weights
+    is zero.
 
-    Raises ArchitectureError for inputs that the architecture cannot take, ValueError for an unknown `get`.
+    Raises ArchitectureError for inputs that the architecture cannot take or after which positions are left, ValueError
+    for a `get` that is empty or names another kernel or one twice.
     """
 
     layer: Layer

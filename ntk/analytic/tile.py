@@ -15,8 +15,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ntk.analytic.admission import check_weights
 from ntk.analytic.costs import cost
-from ntk.analytic.kernel import asked, check_inputs, outer_kernel, paired_kernel
+from ntk.analytic.kernel import check_inputs, outer_kernel, paired_kernel
+from ntk.analytic.results import asked
 from ntk.stax.layer import Layer
 
 Precision = Literal["float32", "float64"]
@@ -55,7 +57,8 @@ class TileKernel:
     float32 and is within 1e-5 of float64 in every entry for the arc-cosine family. tile: rows of the largest batch;
     smaller ones are padded to it, so that one compiled kernel serves a whole run.
 
-    Raises ArchitectureError when the architecture cannot take such inputs or has no scalar kernel for them.
+    Raises ArchitectureError when the architecture cannot take such inputs, has no scalar kernel for them (positions or
+    branches are left), or has no layer with weights and the NTK is wanted, which would be zero.
     """
 
     def __init__(
@@ -72,6 +75,7 @@ class TileKernel:
         self.dtype = np.dtype(precision)
         self.tile = tile
         check_inputs(architecture, np.empty((0, *self.input_shape)), None)
+        check_weights(architecture, self.names)
 
     def __call__(self, x1: np.ndarray, x2: np.ndarray | None = None) -> dict[str, np.ndarray]:
         """The kernels of x1 (n1 ≤ tile, \\*input_shape) with x2, or with itself when x2 is None.
@@ -138,7 +142,7 @@ class TileKernel:
 
     def _pairs(self, count: int) -> int:
         """Pairs per call of the paired kernel: one of two sizes, each compiled once, within the memory of a block."""
-        per_pair = 2 * cost(self.architecture, self.input_shape).bytes_per_pair
+        per_pair = 2 * cost(self.architecture, self.input_shape, get=self.names).bytes_per_pair
         few, many = (max(1, min(size, int(_PAIRS_BYTES / per_pair))) for size in _PAIRS)
         return few if count <= few else many
 

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 from jax import Array
 
-from ntk.analytic.kernel import asked, chosen
+from ntk.analytic.results import asked, chosen
 from ntk.finite import jacobians, structured, vector_products
 from ntk.finite.axes import KernelAxes
 from ntk.finite.examples import Examples, read_vmap_axes, split_examples, traced_and_fixed, two_sided

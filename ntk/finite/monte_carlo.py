@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, random
 
-from ntk.analytic.kernel import asked, chosen
+from ntk.analytic.results import asked, chosen
 from ntk.finite.axes import KernelAxes, Kind
 from ntk.finite.empirical import Axes, NtkImplementation, empirical_kernel_fn, implementation_of
 from ntk.finite.examples import traced_and_fixed

@@ -1,11 +1,14 @@
 """`kernel_fn` as users call it: forms of `get`, precision, tracing, blocks."""
 
+import pickle
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from ntk import stax
+from ntk.analytic import Kernels
 
 NET = stax.serial(stax.Dense(512, W_std=1.5, b_std=0.05), stax.Relu(), stax.Dense(1))
 
@@ -29,6 +32,33 @@ def test_unpacks_into_three_functions_and_names_its_results():
         kernel_fn(rows(3), None, "nkt")
 
 
+def test_results_come_in_the_order_of_get():
+    both = NET.kernel_fn(rows(3))
+    ntk, nngp = swapped = NET.kernel_fn(rows(3), None, ("NTK", "nngp"))
+    (alone,) = NET.kernel_fn(rows(3), None, ["ntk"])
+    assert (
+        np.array_equal(ntk, both.ntk) and np.array_equal(nngp, both.nngp) and np.array_equal(alone, both.ntk)
+    )
+    assert swapped.ntk is ntk and swapped.nngp is nngp and isinstance(swapped, Kernels)
+    assert np.array_equal(both[0], both.nngp) and np.array_equal(
+        NET.kernel_fn(rows(3), None, "Ntk"), both.ntk
+    )
+    assert np.array_equal(pickle.loads(pickle.dumps(swapped))[0], ntk)
+    traced = jax.jit(lambda x: NET.kernel_fn(x, None, ("ntk", "nngp")))(rows(3).astype(np.float32))
+    np.testing.assert_allclose(traced[0], both.ntk, rtol=1e-5, atol=1e-6)
+    with pytest.raises(ValueError, match="at least one"):
+        NET.kernel_fn(rows(3), None, ())
+    with pytest.raises(ValueError, match="once"):
+        NET.kernel_fn(rows(3), None, ("ntk", "NTK"))
+
+
+def test_without_weights_the_ntk_is_zero():
+    x = rows(3)
+    kernels = stax.serial().kernel_fn(x)
+    np.testing.assert_allclose(kernels.nngp, x @ x.T / 5, rtol=1e-14)
+    assert kernels.ntk.shape == (3, 3) and not kernels.ntk.any()
+
+
 def test_precision_is_that_of_the_inputs():
     assert NET.kernel_fn(rows(3), None, "ntk").dtype == jnp.float64
     assert NET.kernel_fn(rows(3).astype(np.float32), None, "ntk").dtype == jnp.float32
@@ -47,10 +77,12 @@ def test_blocks_equal_the_whole():
 
 def test_traced_inputs_agree_with_concrete_ones():
     x, y = rows(4).astype(np.float32), rows(3, seed=1).astype(np.float32)
-    np.testing.assert_allclose(jax.jit(NET.kernel_fn, static_argnums=2)(x, y, "ntk"), NET.kernel_fn(x, y, "ntk"),
-                               rtol=1e-5)
-    np.testing.assert_allclose(jax.jit(lambda x: NET.kernel_fn(x, None, "ntk"))(x), NET.kernel_fn(x, None, "ntk"),
-                               rtol=1e-5)
+    np.testing.assert_allclose(
+        jax.jit(NET.kernel_fn, static_argnums=2)(x, y, "ntk"), NET.kernel_fn(x, y, "ntk"), rtol=1e-5
+    )
+    np.testing.assert_allclose(
+        jax.jit(lambda x: NET.kernel_fn(x, None, "ntk"))(x), NET.kernel_fn(x, None, "ntk"), rtol=1e-5
+    )
     batched = jax.vmap(lambda x: NET.kernel_fn(x, y, "ntk"))(jnp.stack([x, 2 * x]))
     np.testing.assert_allclose(batched[0], NET.kernel_fn(x, y, "ntk"), rtol=1e-5)
 
@@ -77,3 +109,7 @@ def test_inputs_of_wrong_shape_are_refused():
         NET.kernel_fn(np.zeros(3))
     with pytest.raises(stax.ArchitectureError, match="agree"):
         NET.kernel_fn(np.zeros((3, 2)), np.zeros((3, 4)))
+    with pytest.raises(
+        stax.ArchitectureError, match="ends with positions of shape \\(8, 7\\); hint: add Flatten"
+    ):
+        NET.kernel_fn(np.zeros((3, 8, 7, 1)))

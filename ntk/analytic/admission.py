@@ -1,0 +1,44 @@
+"""Which architectures have a scalar kernel for each pair of inputs. No JAX."""
+
+from __future__ import annotations
+
+from ntk.errors import ArchitectureError
+from ntk.stax.combinators import Parallel, Serial
+from ntk.stax.elementwise import Elementwise
+from ntk.stax.layer import Layer
+from ntk.stax.linear import Dense
+from ntk.stax.signal import Signal, Signals
+from ntk.stax.spatial import Conv, ConvLocal, ConvTranspose
+
+
+def check_output(layer: Layer, after: Signals) -> None:
+    """Raise ArchitectureError unless `layer`, whose output is `after`, has one infinite-width kernel entry a pair."""
+    if not isinstance(after, Signal):
+        raise ArchitectureError(f"the architecture ends in {len(after)} branches. hint: join them with FanInSum")
+    if after.clash:
+        raise ArchitectureError(f"no infinite-width kernel: {after.clash}")
+    if any(isinstance(leaf, Elementwise) and leaf.nngp_fn is None for leaf in leaves(layer)):
+        raise ArchitectureError("Elementwise: nngp_fn is needed for the kernel. hint: ElementwiseNumerical integrates "
+                                "numerically, ntk.monte_carlo_kernel_fn samples finite networks")
+    if after.spatial:
+        raise ArchitectureError(f"the architecture ends with positions of shape {after.spatial}; hint: add Flatten or "
+                                "GlobalAvgPool")
+
+
+def check_weights(layer: Layer, names: tuple[str, ...]) -> None:
+    """Raise ArchitectureError where the NTK is wanted of an architecture for which it is zero."""
+    if "ntk" in names and not has_weights(layer):
+        raise ArchitectureError("the architecture has no layer with weights: its NTK is zero. hint: add Dense or Conv, "
+                                "or ask for the NNGP alone")
+
+
+def has_weights(layer: Layer) -> bool:
+    """Whether any layer in `layer` has weights."""
+    return any(isinstance(leaf, (Dense, Conv, ConvLocal, ConvTranspose)) for leaf in leaves(layer))
+
+
+def leaves(layer: Layer) -> list[Layer]:
+    """The layers in `layer` that are made of no others, in order."""
+    if isinstance(layer, (Serial, Parallel)):
+        return [leaf for inner in layer.layers for leaf in leaves(inner)]
+    return [layer]
