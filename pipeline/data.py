@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.config.model import Data, Source, Split
-from pipeline.data_files import read_array
+from pipeline.data_files import read_array, split_location
 from pipeline.errors import InputError
 from pipeline.store.digest import digest
 
@@ -78,6 +78,8 @@ def load(config: Data) -> Inputs:
         x, y, x_test, y_test = _hold_out(x, y, config.split, config.task)
     elif config.test is not None:
         x_test, y_test = _source(config.test, "data.test")
+        if not len(x_test):
+            raise InputError("data.test.x: has no rows", hint="leave data.test out when nothing is held out")
         if x_test.shape[1:] != x.shape[1:]:
             raise InputError(
                 f"data.test.x: inputs of shape {x_test.shape[1:]}, but data.train.x has {x.shape[1:]}",
@@ -88,9 +90,9 @@ def load(config: Data) -> Inputs:
     x, x_test = _reshape(x, config, "data.train.x"), _reshape(x_test, config, "data.test.x")
     if len(x) < 2:
         raise InputError(f"data.train.x: needs at least 2 rows, got {len(x)}")
-    _warn_duplicates(x)
     y, y_test, classes = _encode(y, y_test, config.task)
     x, x_test = _normalize(x, x_test, config.normalize)
+    _warn_duplicates(x)
     named = {"x_train": x, "y_train": y, "x_test": x_test, "y_test": y_test}
     prints = {name: digest(array) for name, array in named.items() if array is not None}
     return Inputs(x, y, x_test, y_test, classes, prints)
@@ -137,10 +139,10 @@ def _reshape(x: np.ndarray, config: Data, field: str) -> np.ndarray:
 
 def _own_column(source: Source) -> str | None:
     """The column of x's own CSV file that holds the targets, and so is no feature."""
-    if source.y is None or source.x is None or "#" not in source.y:
+    if source.y is None or source.x is None:
         return None
-    file, column = source.y.rsplit("#", 1)
-    return column if Path(file) == Path(source.x) else None
+    file, column = split_location(source.y)
+    return column if column and Path(file) == Path(source.x) else None
 
 
 def _numeric(array: np.ndarray, field: str) -> np.ndarray:
@@ -220,7 +222,7 @@ def _encode(y: np.ndarray | None, y_test: np.ndarray | None, task: str) -> tuple
     if y_test is None:
         return encoded, None, tuple(str(name) for name in classes)
     held = _labels(y_test, "data.test.y")
-    if held.dtype.kind != classes.dtype.kind:
+    if (held.dtype.kind in "iu") != (classes.dtype.kind in "iu"):
         raise InputError(f"data.test.y: labels of dtype {held.dtype}, but data.train.y has {classes.dtype}")
     unknown = np.setdiff1d(held, classes)
     if len(unknown):
@@ -251,9 +253,13 @@ def _labels(y: np.ndarray, field: str) -> np.ndarray:
                 f"{field}: class labels must be whole numbers or text, got fractions",
                 hint="use `task: regression`",
             )
+        if np.abs(whole).max(initial=0) >= 2**53:
+            raise InputError(
+                f"{field}: class labels beyond 2^53 cannot be told apart", hint="number the classes from 0"
+            )
         return whole.astype(np.int64)
     if y.dtype.kind in "iub":
-        return y.astype(np.int64)
+        return y if y.dtype == np.uint64 else y.astype(np.int64)
     if y.dtype.kind in "UST":
         return y.astype(str)
     raise InputError(f"{field}: class labels must be whole numbers or text, got dtype {y.dtype}")
@@ -267,11 +273,13 @@ def _normalize(x: np.ndarray, x_test: np.ndarray, how: str) -> tuple[np.ndarray,
     if how == "sphere":
         return _to_sphere(x, "data.train.x"), _to_sphere(x_test, "data.test.x")
     if how == "standardize":
-        mean, deviation = x.mean(axis=0), x.std(axis=0)
-        scale = np.where(
-            deviation > 0, deviation, 1.0
-        )  # a constant feature carries nothing: centred, not divided by 0
-        return (x - mean) / scale, (x_test - mean) / scale
+        # In units of each feature's largest entry, so that squares of entries near 1e±200 neither overflow nor vanish.
+        unit = np.abs(x).max(axis=0)
+        unit = np.where(unit > 0, unit, 1.0)
+        mean, deviation = (x / unit).mean(axis=0), (x / unit).std(axis=0)
+        # A constant feature carries nothing: it is centred, and not divided by its rounding errors.
+        scale = np.where(deviation > 16 * np.finfo(float).eps, deviation, 1.0)
+        return (x / unit - mean) / scale, (x_test / unit - mean) / scale
     return x, x_test
 
 

@@ -22,9 +22,9 @@ def read_array(location: str, field: str, *, drop: str | None = None) -> np.ndar
     Raises:
         InputError: no such file or part, an unknown format, a pickled or damaged file.
     """
-    file, _, part = location.partition("#")
+    file, part = split_location(location)
     path = Path(file)
-    if any(part.endswith(".zarr") for part in path.parts):
+    if any(name.endswith(".zarr") for name in path.parts) and not path.is_file():
         return _zarr(path, field)
     if not path.is_file():
         raise InputError(f"{field}: {file}: no such file")
@@ -37,6 +37,13 @@ def read_array(location: str, field: str, *, drop: str | None = None) -> np.ndar
     return (
         reader(path, part or drop or "", field, bool(part)) if reader is _csv else reader(path, part, field)
     )
+
+
+def split_location(location: str) -> tuple[str, str]:
+    """`file#part` → (file, part); only the last component of a path can name a part."""
+    folder, slash, name = location.rpartition("/")
+    file, _, part = name.partition("#")
+    return folder + slash + file, part
 
 
 def _npy(path: Path, part: str, field: str) -> np.ndarray:

@@ -6,6 +6,7 @@ from math import prod
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 
 from ntk.finite.network import Key, apply, init
@@ -96,7 +97,7 @@ def _(layer: Any, params: Any, x: Array, **kwargs: Any) -> Array:
     geometry = _geometry(layer, x)
 
     def window_sum(x: Array) -> Array:
-        return lax.reduce_window(_padded(x, geometry), jnp.zeros((), x.dtype), lax.add, (1, *layer.window_shape, 1),
+        return lax.reduce_window(_padded(x, geometry), np.zeros((), x.dtype), lax.add, (1, *layer.window_shape, 1),
                                  (1, *[g.stride for g in geometry], 1), "VALID")
 
     if isinstance(layer, SumPool):

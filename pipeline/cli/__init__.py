@@ -13,11 +13,19 @@ def main() -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _end)
     from pipeline.cli.app import app
+    from pipeline.cli.output import close_document
 
-    app()
+    try:
+        app()
+    except SystemExit as ending:
+        close_document(ending.code)
+        raise
 
 
 def _end(number: int, frame: FrameType | None) -> None:
+    from pipeline.cli.output import fail
     from pipeline.errors import Interrupted, Stopped
 
-    sys.exit((Interrupted if number == signal.SIGINT else Stopped).exit_code)
+    kind = Interrupted if number == signal.SIGINT else Stopped
+    fail(kind(f"stopped by {signal.Signals(number).name} before any work began"), "--json" in sys.argv)
+    sys.exit(kind.exit_code)

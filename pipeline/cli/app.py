@@ -189,4 +189,4 @@ def _stages(
                 say(f"{stage.name}: not done: {stage.skipped}")
         with working(ready, lease="run" if share is None else share_lease(share)) as session:
             document: dict[str, Any] = run_stages(session, ready.plan, only=only, shard=share)
-        emit(document, as_json=as_json, text=summary_text(document))
+        emit(document, as_json=as_json, text="" if as_json else summary_text(document))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import os
 import sys
 import warnings
 from collections.abc import Iterator
@@ -12,7 +13,10 @@ from typing import Any
 
 import typer
 
-from pipeline.errors import PipelineError
+from pipeline.errors import InputError, PipelineError, TasksFailed
+
+TRACEBACK = "NTK_TRACEBACK"
+"""Environment variable that shows where an error came from."""
 
 
 def say(text: str) -> None:
@@ -22,7 +26,10 @@ def say(text: str) -> None:
 
 def emit(document: dict[str, Any], *, as_json: bool, text: str) -> None:
     """The result of a command: one JSON document, or text, on stdout."""
-    print(json.dumps(plain(document), indent=2, allow_nan=False) if as_json else text)
+    if as_json:
+        _document(document)
+    else:
+        print(text)
 
 
 def plain(value: Any) -> Any:
@@ -38,20 +45,56 @@ def plain(value: Any) -> Any:
 
 @contextlib.contextmanager
 def reporting(as_json: bool) -> Iterator[None]:
-    """Within, a PipelineError ends the process with its exit code after one clear message, and warnings about the
-    data are lines on stderr."""
+    """Within, an error ends the process with its exit code after one clear message (and one document with `--json`),
+    and warnings about the data are lines on stderr."""
     with warnings.catch_warnings():
         warnings.showwarning = _show_warning
         try:
             yield
+            return
         except PipelineError as error:
-            if as_json:
-                document = {"message": error.message, "hint": error.hint, "exit_code": error.exit_code}
-                print(json.dumps({"error": document}, indent=2))
-            say(f"error: {error.message}")
-            if error.hint:
-                say(f"hint: {error.hint}")
-            raise typer.Exit(error.exit_code) from None
+            failure = error
+        except OSError as error:
+            failure = InputError(f"{error.filename or 'a file'}: {error.strerror or error}")
+        except typer.Exit:
+            raise
+        except Exception as error:
+            if os.environ.get(TRACEBACK):
+                raise
+            hint = (
+                f"this is a defect of ntk: please report it with what ${TRACEBACK}=1 shows; a rerun resumes"
+            )
+            failure = TasksFailed(f"{type(error).__name__}: {error}", hint=hint)
+        fail(failure, as_json)
+        raise typer.Exit(failure.exit_code) from None
+
+
+def fail(error: PipelineError, as_json: bool) -> None:
+    """Print an error: a document on stdout when asked for, the message and its hint on stderr."""
+    if as_json:
+        _document({"error": {"message": error.message, "hint": error.hint, "exit_code": error.exit_code}})
+    say(f"error: {error.message}")
+    if error.hint:
+        say(f"hint: {error.hint}")
+    for note in getattr(error, "__notes__", ()):
+        if os.environ.get(TRACEBACK):
+            say(note)
+
+
+def close_document(code: object) -> None:
+    """With `--json`, the document for a command line that could not be read: its explanation is on stderr."""
+    if code == 2 and "--json" in sys.argv and not _printed:
+        _document(
+            {"error": {"message": "the command line could not be read", "hint": "ntk --help", "exit_code": 2}}
+        )
+
+
+def _document(content: dict[str, Any]) -> None:
+    _printed.append(True)
+    print(json.dumps(plain(content), indent=2, allow_nan=False))
+
+
+_printed: list[bool] = []
 
 
 def _show_warning(message: Any, category: Any, filename: str, lineno: int, *_: Any) -> None:

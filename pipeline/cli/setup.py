@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pipeline.config.load import load_cluster, load_run
+from pipeline.config.load import is_resolved, load_cluster, load_run, origin
 from pipeline.stages.prepare import Prepared, prepare
 
 
@@ -26,12 +26,14 @@ def prepared(
     changes: dict[str, Any] = {}
     if out is not None:
         changes["out"] = str(out)
+    elif is_resolved(file):
+        changes["out"] = str(file.parent)  # a run goes on where it is, wherever it was moved to
     if cluster is not None:
         changes["cluster"] = cluster
     config = config.model_copy(update=changes)
-    folder = file.resolve().parent
+    folder = origin(file)
     where = load_cluster(config.cluster, folder)
-    return prepare(config, where, allow_code=allow_code, code_path=str(folder), calibrate=calibrate)
+    return prepare(config, where, allow_code=allow_code, folder=folder, calibrate=calibrate)
 
 
 @contextlib.contextmanager
@@ -42,17 +44,21 @@ def working(ready: Prepared, *, lease: str = "run") -> Iterator[Any]:
     from pipeline.runtime.stop import StopFlag
     from pipeline.stages.session import open_session
 
-    with StopFlag() as stop, ProgressDisplay() as display:
+    with ProgressDisplay() as display:
         opened = open_session(
             ready.config, ready.inputs, ready.spec, ready.identity, ready.plan.grid, ready.plan.resources,
-            lease=lease, listener=display, stop=stop, waiting=say,
+            lease=lease, listener=display, waiting=say, folder=ready.folder,
         )  # fmt: skip
-        with opened as session:
-            session.on_workers = lambda executor: _announce(executor, say)
+        # The flag goes up once the run is ours: while another holder is watched a signal ends the process at once.
+        with opened as session, StopFlag() as stop:
+            session.stop = stop
+            session.on_workers = _announce
             yield session
 
 
-def _announce(executor: Any, say: Any) -> None:
+def _announce(executor: Any) -> None:
+    from pipeline.cli.output import say
+
     link = getattr(executor, "dashboard_link", None)
     if link and sys.stderr.isatty():
         say(f"dashboard: {link}")

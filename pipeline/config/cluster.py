@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, RootModel, field_validator
+from pydantic import Field, RootModel, field_validator, model_validator
 
 from pipeline.config.model import Model
 from pipeline.config.sizes import parse_bytes
@@ -50,7 +50,17 @@ Cluster = Annotated[LocalCluster | SerialCluster, Field(discriminator="kind")]
 
 
 class Clusters(RootModel[dict[str, Cluster]]):
-    """The content of cluster.yaml: name → cluster."""
+    """The content of cluster.yaml: name → cluster; an entry without `kind` is `local`."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _kind_is_local(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        return {
+            name: {"kind": "local"} | entry if isinstance(entry, dict) else entry
+            for name, entry in value.items()
+        }
 
 
 DEFAULT: dict[str, LocalCluster | SerialCluster] = {

@@ -58,9 +58,25 @@ def load_cluster(name: str, beside: Path) -> LocalCluster | SerialCluster:
     if name not in known:
         raise InputError(
             f"cluster {name!r} is not in {where}: known are {', '.join(sorted(known))}",
-            hint=_nearest(name, known),
+            hint=_nearest(name, known)
+            or f"--cluster chooses another; ${CLUSTER_FILE_VARIABLE} names a cluster.yaml",
         )
     return known[name]
+
+
+def origin(path: Path) -> Path:
+    """The folder that names in a run.yaml are relative to: where the file lies, or, for the run.yaml of a run
+    directory, where the file it was made from lay (if that is still there)."""
+    data = yaml.read(path)
+    facts = data.get(RESOLVED) if isinstance(data, dict) else None
+    folder = Path(facts["folder"]) if isinstance(facts, dict) and "folder" in facts else None
+    return folder if folder is not None and folder.is_dir() else path.resolve().parent
+
+
+def is_resolved(path: Path) -> bool:
+    """Whether a run.yaml is the one inside a run directory."""
+    data = yaml.read(path)
+    return isinstance(data, dict) and RESOLVED in data
 
 
 def validate[M: BaseModel](model: type[M], data: Any, name: str) -> M:
@@ -88,10 +104,8 @@ def validate[M: BaseModel](model: type[M], data: Any, name: str) -> M:
 
 def _explain(model: type[BaseModel], problem: Any) -> tuple[str, str, str, str | None]:
     """One validation problem as (field, message, got, hint)."""
-    # Discriminator tags and union branches appear in pydantic's locations; only names of fields and indices are ours.
-    location = [
-        part for part in problem["loc"] if not (isinstance(part, str) and ("[" in part or part in _BRANCHES))
-    ]
+    # Discriminator tags and union branches appear in pydantic's locations below the name of the field or cluster.
+    location = [part for depth, part in enumerate(problem["loc"]) if depth == 0 or not _is_branch(part)]
     field = ".".join(str(part) for part in location)
     got = problem.get("input")
     kind = problem["type"]
@@ -106,6 +120,10 @@ def _explain(model: type[BaseModel], problem: Any) -> tuple[str, str, str, str |
     for theirs, ours in _WORDING.items():
         message = message.replace(theirs, ours)
     return field, message, "" if isinstance(got, dict | list) else f", got {got!r}", None
+
+
+def _is_branch(part: Any) -> bool:
+    return isinstance(part, str) and (part in _BRANCHES or "[" in part)
 
 
 _WORDING = {
@@ -132,20 +150,16 @@ _BRANCHES = frozenset(
 
 def _fields(model: type[BaseModel], location: Sequence[Any]) -> set[str]:
     """The keys that the mapping at a location may have."""
+    if model is Clusters:
+        return {name for kind in (LocalCluster, SerialCluster) for name in kind.model_fields}
     current: Any = model
     for part in location:
-        if isinstance(part, int) or not (isinstance(current, type) and issubclass(current, BaseModel)):
-            continue
-        field = current.model_fields.get(part)
-        current = (
-            _inner_model(field.annotation)
-            if field
-            else _inner_model(current.model_fields.get("root", current))
-        )
-    is_model = isinstance(current, type) and issubclass(current, BaseModel)
-    if is_model and "root" in current.model_fields:
-        return set().union(*(kind.model_fields for kind in (LocalCluster, SerialCluster)))
-    return set(current.model_fields) if is_model else set()
+        if isinstance(part, str) and isinstance(current, type) and issubclass(current, BaseModel):
+            field = current.model_fields.get(part)
+            current = None if field is None else _inner_model(field.annotation)
+    return (
+        set(current.model_fields) if isinstance(current, type) and issubclass(current, BaseModel) else set()
+    )
 
 
 def _inner_model(annotation: Any) -> Any:
@@ -186,9 +200,8 @@ def _absolute(config: RunConfig, folder: Path) -> RunConfig:
     def resolve(source: Any) -> Any:
         if source is None or source.x is None:
             return source
-        changed = {
-            key: str(folder / value) for key in ("x", "y") if (value := getattr(source, key)) is not None
-        }
+        places = {key: value for key in ("x", "y") if (value := getattr(source, key)) is not None}
+        changed = {key: str(folder / value) for key, value in places.items()}
         return source.model_copy(update=changed)
 
     data = config.data.model_copy(

@@ -135,7 +135,9 @@ class SolveConfig(Model):
 
     method: Literal["auto", "cholesky", "none"] = "auto"
     """`cholesky`: blocked, out of core; `none`: no regression."""
-    ridge: Annotated[tuple[Annotated[float, Field(ge=0, allow_inf_nan=False)], ...], Field(strict=False)] = (
+    ridge: Annotated[
+        tuple[Annotated[float, Field(ge=0, le=1e12, allow_inf_nan=False)], ...], Field(strict=False)
+    ] = (
         1e-6,
         1e-5,
         1e-4,
@@ -194,6 +196,18 @@ class RunConfig(Model):
             raise ValueError(
                 f"solve.kernel is {self.solve.kernel}, but kernel.get stores only {', '.join(self.kernel.get)}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _held_out_is_there(self) -> RunConfig:
+        if self.solve.select == "held_out":
+            test = self.data.test
+            if test is None and self.data.split is None:
+                raise ValueError(
+                    "solve.select is held_out, but nothing is held out: give data.test or data.split"
+                )
+            if test is not None and test.source is None and test.y is None:
+                raise ValueError("solve.select is held_out, but data.test has no y to measure an error with")
         return self
 
     @property

@@ -16,10 +16,10 @@ from pipeline.errors import InputError
 
 MB = 10**6
 # Resident memory of a process that holds no data, measured on Linux x86-64: 87 MB with numpy, scipy, zarr and
-# distributed imported, 265 MB with JAX 0.12 besides and four kernels compiled for the CPU. Rounded up by a
+# distributed imported, 265-330 MB with JAX 0.12 besides and some kernels compiled for the CPU. Rounded up by a
 # quarter for a running worker's threads, journal and allocator.
 PROCESS = 110 * MB
-PROCESS_WITH_JAX = 330 * MB
+PROCESS_WITH_JAX = 400 * MB
 
 TILE_MULTIPLE = 64
 

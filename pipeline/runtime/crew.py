@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -157,4 +158,6 @@ class LocalCrew:
         for slot in self._slots:
             slot.close()
         if self._scheduler is not None:
-            await self._scheduler.close(reason="the run is over")
+            # Connections to workers that die at this moment may fail in their timers; the processes end regardless.
+            with contextlib.suppress(Exception):
+                await self._scheduler.close(reason="the run is over")

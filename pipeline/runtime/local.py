@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+import logging
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from pipeline.runtime.dask_settings import CONFIG, quiet_logs
@@ -41,7 +42,16 @@ def open_local(
         stack.enter_context(config.set(CONFIG))
         stack.enter_context(quiet_logs())
         crew = LocalCrew(slots, threads)
-        stack.callback(lambda: loop.call(crew.close()))
+        stack.callback(_quietly, lambda: loop.call(crew.close()))
         executor = DaskExecutor(loop, crew, loop.call(crew.start(dashboard=dashboard)))
-        stack.callback(executor.close)
+        stack.callback(_quietly, executor.close)
         yield executor
+
+
+def _quietly(close: Callable[[], object]) -> None:
+    """Close without raising: the workers' processes end with their pipes whatever goes wrong here, and an error while
+    tearing down must not take the place of the one that ended the run."""
+    try:
+        close()
+    except Exception:
+        logging.getLogger(__name__).debug("while closing", exc_info=True)

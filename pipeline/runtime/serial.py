@@ -1,53 +1,55 @@
-"""The executor without a scheduler: tasks run one after the other in the calling thread."""
+"""The executor without a scheduler: tasks run one after the other, in this process."""
 
 from __future__ import annotations
 
-from collections import deque
+import queue
+import threading
 
 from pipeline.plan.tasks import Task
 from pipeline.runtime.executor import Outcome, Work, run_task, worker_name
 
 
 class SerialExecutor:
-    """Runs one submitted task per ``wait``, in the thread that waits.
-
-    A task that runs cannot be interrupted: a stop takes effect when it ends.
-    """
+    """Runs one task at a time in a thread of its own, so that the thread that waits can give a stop its grace time and
+    then leave: what a task would still have stored is computed again by the next run."""
 
     capacity = 1
 
     def __init__(self) -> None:
         self._work: Work | None = None
-        self._queue: deque[Task] = deque()
-        self._cancelled = False
+        self._outcomes: queue.SimpleQueue[Outcome | None] = queue.SimpleQueue()
 
     def bind(self, work: Work) -> None:
         self._work = work
-        self._queue.clear()
-        self._cancelled = False
+        # What an abandoned task of the last stage may still deliver goes nowhere.
+        self._outcomes = queue.SimpleQueue()
 
     def submit(self, task: Task) -> None:
         if self._work is None:
             raise RuntimeError("bind(work) comes before submit()")
-        self._queue.append(task)
+        arguments = (self._work, task, self._outcomes)
+        threading.Thread(target=_run, args=arguments, name="ntk-task", daemon=True).start()
 
     def wait(self, timeout: float) -> list[Outcome]:
-        if not self._queue or self._work is None:
+        try:
+            outcome = self._outcomes.get(timeout=max(timeout, 0))
+        except queue.Empty:
             return []
-        task = self._queue.popleft()
-        if self._cancelled:
-            return [Outcome(task.key, error="it was not begun", transient=True, charged=False)]
-        return [run_task(self._work, task)]
+        return [] if outcome is None else [outcome]
 
     def wake(self) -> None:
-        """Nothing to do: ``wait`` never sleeps."""
+        self._outcomes.put(None)
 
     def cancel(self) -> None:
-        self._cancelled = True
+        """Nothing waits to begin: a submitted task runs at once."""
 
     def workers(self) -> list[dict[str, object]]:
         host, _, pid = worker_name().rpartition(":")
         return [{"name": "serial", "host": host, "pid": int(pid), "address": "", "threads": 1}]
 
     def close(self) -> None:
-        self._queue.clear()
+        self._work = None
+
+
+def _run(work: Work, task: Task, outcomes: queue.SimpleQueue[Outcome | None]) -> None:
+    outcomes.put(run_task(work, task))

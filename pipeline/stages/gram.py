@@ -108,7 +108,7 @@ def run(session: Session, *, shard: tuple[int, int] | None = None) -> dict[str, 
     """
     finished = session.finished("gram")
     if finished is not None:
-        return finished
+        return finished if shard is None else _share_metrics(shard, 0)
     session.start_workers()
     grid, kernels = session.grid, session.config.kernel.get
     names = tuple(gram_array(kernel) for kernel in kernels)
@@ -130,9 +130,13 @@ def run(session: Session, *, shard: tuple[int, int] | None = None) -> dict[str, 
         tasks, GramWork(str(session.directory), session.fingerprint("gram"), session.spec, grid), "gram"
     )
     if shard is not None:
-        return {"shard": f"{shard[0]}/{shard[1]}", "tasks": 0 if summary is None else summary.done}
+        return _share_metrics(shard, 0 if summary is None else summary.done)
     check.run(session)
     return session.finish("gram", _close(session, kernels))
+
+
+def _share_metrics(shard: tuple[int, int], tasks: int) -> dict[str, Any]:
+    return {"shard": f"{shard[0]}/{shard[1]}", "tasks": tasks}
 
 
 def store_inputs(session: Session) -> None:

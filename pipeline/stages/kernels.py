@@ -9,12 +9,15 @@ import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
 from pipeline.config.model import KernelConfig
 from pipeline.errors import InputError
+
+ASYMMETRY = 1e-5
+"""How far, relative to its largest entry, a user's k(x, x) may be from its transpose."""
 
 
 class TileFunction(Protocol):
@@ -41,7 +44,7 @@ class KernelSpec:
     code_path: str
     input_shape: tuple[int, ...]
     get: tuple[str, ...]
-    precision: str
+    precision: Literal["float64", "float32"]
 
     def build(self, tile: int) -> TileFunction:
         """The tile function for tiles of up to tile × tile entries; one per process and size."""
@@ -62,6 +65,10 @@ def specify(
                 f"kernel.function: {config.function} would run code of your own",
                 hint="add the flag --allow-code if you trust it",
             )
+        if len(config.get) != 1:
+            raise InputError(
+                f"kernel.get: a function gives one kernel, but get names {', '.join(config.get)}"
+            )
         spec = KernelSpec("", config.function, code_path, input_shape, config.get, config.precision)
         _import(spec)
         return spec
@@ -73,6 +80,8 @@ def specify(
         analytic.cost(layer, input_shape)  # also type-checks every layer against the inputs
     except ArchitectureError as error:
         raise InputError(f"kernel.architecture: {error}") from None
+    except OverflowError as error:
+        raise InputError(f"kernel.architecture: numbers too large: {error}") from None
     text = json.dumps(layer.to_spec(), sort_keys=True)
     return KernelSpec(text, "", "", input_shape, config.get, config.precision)
 
@@ -123,8 +132,8 @@ def _import(spec: KernelSpec) -> Any:
         sys.path.insert(0, spec.code_path)
     try:
         found = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise InputError(f"kernel.function: {spec.function}: {error}") from None
+    except Exception as error:  # code of the user's: anything may be wrong with it
+        raise InputError(f"kernel.function: {spec.function}: {type(error).__name__}: {error}") from None
     if not callable(found):
         raise InputError(f"kernel.function: {spec.function} is not callable, it is a {type(found).__name__}")
     return found
@@ -145,12 +154,18 @@ class FunctionTile:
                 f"kernel.function: {self.spec.function} returned shape {value.shape}, "
                 f"expected ({len(x1)}, {len(other)})"
             )
-        if len(self.spec.get) != 1:
+        if value.dtype.kind not in "fiub":
             raise InputError(
-                f"kernel.function: a function gives one kernel, but kernel.get names {self.spec.get}"
+                f"kernel.function: {self.spec.function} returned dtype {value.dtype}, expected real numbers"
             )
         value = value.astype(self.spec.precision)
         if x2 is None:
+            gap, size = float(np.abs(value - value.T).max()), float(np.abs(value).max())
+            if gap > ASYMMETRY * size:
+                raise InputError(
+                    f"kernel.function: {self.spec.function} is not symmetric: k(x, x) and its transpose differ by "
+                    f"{gap:.3g} where entries reach {size:.3g}"
+                )
             upper = np.triu(value)
             value = upper + np.triu(value, 1).T  # symmetric bit for bit, whatever the function's rounding
         return {self.spec.get[0]: value}

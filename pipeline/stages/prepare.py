@@ -31,6 +31,7 @@ class Prepared:
     spec: KernelSpec
     identity: Depends
     plan: Plan
+    folder: Path
 
 
 def prepare(
@@ -38,7 +39,7 @@ def prepare(
     cluster: LocalCluster | SerialCluster,
     *,
     allow_code: bool = False,
-    code_path: str = "",
+    folder: Path = Path(),
     calibrate: bool = False,
 ) -> Prepared:
     """Load the data, check the kernel, plan.
@@ -46,14 +47,17 @@ def prepare(
     Args:
         config: the run.
         cluster: where it will run.
-        allow_code: whether `kernel.function` may be imported, from `code_path`.
+        allow_code: whether `kernel.function` may be imported, from `folder`.
+        folder: what names in the configuration are relative to.
         calibrate: measure a few tiles in this process for the plan's times.
 
     Raises:
         InputError: anything wrong with the input, or a plan that cannot fit.
     """
     inputs = data.load(config.data)
-    spec = kernels.specify(config.kernel, inputs.input_shape, allow_code=allow_code, code_path=code_path)
+    spec = kernels.specify(
+        config.kernel, inputs.input_shape, allow_code=allow_code, code_path=str(folder.resolve())
+    )
     flops, temporaries = kernels.cost(spec)
     problem = Problem(
         rows=len(inputs.x_train),
@@ -78,7 +82,7 @@ def prepare(
     }
     if calibrate:
         plan = dataclasses.replace(plan, gram_seconds_per_tile=_seconds_per_tile(spec, inputs, plan))
-    return Prepared(config, inputs, spec, identity, plan)
+    return Prepared(config, inputs, spec, identity, plan, folder)
 
 
 def _seconds_per_tile(spec: KernelSpec, inputs: data.Inputs, plan: Plan) -> float:

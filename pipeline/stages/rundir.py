@@ -17,6 +17,8 @@ from pipeline.store.faults import disk_error
 from pipeline.store.files import replace_file
 from pipeline.store.layout import RunLayout
 
+_FACTS = {"identity", "fields", "stages", "rows", "tile"}
+
 _VERSIONED = ("ntk-pipeline", "jax", "numpy", "scipy", "zarr", "distributed")
 
 
@@ -40,7 +42,7 @@ def resolved(directory: Path) -> dict[str, Any] | None:
         return None
     data = yaml.read(file)
     found = data.get(RESOLVED) if isinstance(data, dict) else None
-    if not isinstance(found, dict) or "identity" not in found:
+    if not isinstance(found, dict) or not found.keys() >= _FACTS:
         raise InputError(f"{file}: not written by a run (no `{RESOLVED}` in it)", hint="choose another --out")
     return found
 

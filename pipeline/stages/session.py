@@ -198,7 +198,9 @@ class Session:
             GateError: naming every gate that failed, its value and its limit.
         """
         failed = [
-            f"{stage}: {group}: gate `{name}` failed: {gate['value']} is not below {gate['limit']:.3g}"
+            f"{stage}: {group}: gate `{name}` failed: "
+            + ("not a finite number" if gate["value"] is None else f"{gate['value']:.3g}")
+            + f", the limit is {gate['limit']:.3g}"
             for group, gates in groups.items()
             for name, gate in gates.items()
             if not gate["passed"]
@@ -263,10 +265,12 @@ def open_session(
     listener: Callable[[Progress], None] | None = None,
     stop: Any = None,
     waiting: Callable[[str], None] | None = None,
+    folder: Path = Path(),
 ) -> Iterator[Session]:
     """Take the run directory `config.out` and open it for work.
 
-    `waiting` is told when another holder must be watched before it can be called dead.
+    `folder` is what names in the configuration are relative to; `waiting` is told when another holder must be watched
+    before it can be called dead.
 
     Raises:
         InputError: the directory is another run's, or another process is at work on it.
@@ -285,6 +289,7 @@ def open_session(
     with Lease(directory, lease, waiting=waiting) as held:
         if lease == "run" or stored_facts is None:
             facts = rundir.facts_of(identity, stages) | {
+                "folder": str(folder),
                 "rows": {"train": grid.n, "test": len(inputs.x_test)},
                 "outputs": inputs.outputs,
                 "classes": list(inputs.classes),

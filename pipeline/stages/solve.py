@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -88,7 +89,7 @@ class SolveWork:
                 u = tile_cholesky.factor(s)
             except tile_cholesky.NotPositiveDefinite as failure:
                 at = failure.within(self.grid.rows(i))
-                raise Indefinite(f"{_index(array)} {at.pivot} {at.value!r}") from None
+                raise Indefinite(f"ridge {_index(array)}: pivot {at.pivot} is {at.value!r}") from None
             return u, {}
         for k in range(i):
             tile_cholesky.update(s, store.read(array, (k, i)), store.read(array, (k, j)))
@@ -152,6 +153,11 @@ def run(session: Session) -> dict[str, Any]:
         return finished
     kernel, ridges, grid = session.config.solve_kernel, session.config.solve.ridge, session.grid
     gram = session.require("gram")[kernel]
+    if not gram["mean_diagonal"] > 0:
+        raise GateError(
+            f"solve: the diagonal of the {kernel} matrix is zero: there is nothing to regress with",
+            hint="look at the inputs and at the weight variances of the architecture",
+        )
     shifts = tuple(ridge * gram["mean_diagonal"] for ridge in ridges)
     outputs = session.inputs.outputs
     session.create(
@@ -208,8 +214,8 @@ def _drop_factors(session: Session, count: int) -> None:
 
 def _explain(session: Session, failure: Indefinite, shifts: tuple[float, ...], norms: Norms) -> GateError:
     """The failure of a factorisation in full: which pivot, how indefinite, which ridge would do."""
-    index_text, pivot, value = failure.message.split()
-    shift, ridge = shifts[int(index_text)], session.config.solve.ridge[int(index_text)]
+    index, pivot, value = re.fullmatch(r"ridge (\d+): pivot (\d+) is (\S+)", failure.message).groups()  # type: ignore[union-attr]
+    shift, ridge = shifts[int(index)], session.config.solve.ridge[int(index)]
     kernel, grid = session.config.solve_kernel, session.grid
     blocks = [grid.rows(block) for block in range(grid.blocks)]
 

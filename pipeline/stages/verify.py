@@ -18,16 +18,44 @@ from pipeline.store.journal import Journal
 
 
 def check(directory: Path, progress: Callable[[int, int], None] | None = None) -> tuple[int, list[TileFault]]:
-    """How many chunks have a record, and those that are not as recorded.
+    """How many chunks have a record, and what is wrong: chunks that are not as recorded, chunks of finished stages that
+    have no record, a journal that is gone.
 
     Raises:
         InputError: not a run directory.
     """
-    if rundir.resolved(directory) is None:
+    facts = rundir.resolved(directory)
+    if facts is None:
         raise InputError(f"{directory}: no run here", hint="`ntk run RUN.yaml --out DIR` makes one")
     journal = Journal(directory).load()
+    store = ArrayStore(directory, journal)
     count = sum(len(journal.records(name)) for name in journal.arrays())
-    return count, ArrayStore(directory, journal).verify(progress=progress)
+    faults = store.verify(progress=progress) + _unrecorded(store, journal, facts)
+    if not count and any(store.unrecorded(name) for name in store.names()):
+        faults.append(TileFault(JOURNAL, (), "the journal is gone: tiles are stored and none has a record"))
+    return count, faults
+
+
+JOURNAL = "journal"
+"""Stands for the journal itself in a fault."""
+
+
+def _unrecorded(store: ArrayStore, journal: Journal, facts: dict[str, Any]) -> list[TileFault]:
+    """Chunks that a finished stage must have recorded and did not, as after damage to the journal."""
+    faults = []
+    for name in store.names():
+        stage = journal.stage(STAGE_OF.get(name.split("/")[0], ""))
+        if stage is None or stage.status != "done":
+            continue
+        try:
+            keys = list(store.keys(name))
+        except InputError:
+            continue  # damaged metadata: every recorded chunk of it is a fault already
+        for key in keys:
+            lower = name.startswith("gram/") and key[0] > key[1]
+            if not lower and journal.latest(name, key) is None:
+                faults.append(TileFault(name, key, "it has no record in the journal"))
+    return faults
 
 
 def repair(session: Session, plan: Plan, faults: Sequence[TileFault]) -> dict[str, Any]:
@@ -39,7 +67,7 @@ def repair(session: Session, plan: Plan, faults: Sequence[TileFault]) -> dict[st
     by_array: dict[str, list[tuple[int, ...]]] = {}
     for fault in faults:
         by_array.setdefault(fault.array, []).append(fault.key)
-    hit = {STAGE_OF[name.split("/")[0]] for name in by_array}
+    hit = set(STAGES) if by_array.pop(JOURNAL, None) else {STAGE_OF[name.split("/")[0]] for name in by_array}
     for stage in STAGES:
         # First the stages are no longer done, then their tiles go: a kill in between leaves nothing believed.
         if stage in hit and stage in session.stages:

@@ -213,6 +213,11 @@ class ArrayStore:
             note={"adopted": True},
         )
 
+    def names(self) -> list[str]:
+        """Every array in the store that has chunks, sorted."""
+        folders = (file.parent for file in self._root.rglob("zarr.json"))
+        return sorted(str(folder.relative_to(self._root)) for folder in folders if (folder / "c").is_dir())
+
     def unrecorded(self, name: str) -> list[Key]:
         """Chunks whose file is there but of which the journal has no record: candidates for ``adopt``."""
         root = self._root / name / "c"

@@ -192,3 +192,93 @@ def test_quick_answers(folder: Path, arguments: list[str]) -> None:
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         best = min(best, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
     assert best < 0.6
+
+
+def damage_line(folder: Path, marker: str) -> None:
+    """Change one letter inside the first journal line that has the marker."""
+    for segment in sorted(folder.glob("out/journal/*.jsonl")):
+        lines = segment.read_bytes().split(b"\n")
+        for index, line in enumerate(lines):
+            if marker.encode() in line:
+                lines[index] = line[:30] + b"#" + line[31:]
+                segment.write_bytes(b"\n".join(lines))
+                return
+    raise AssertionError(f"no line has {marker}")
+
+
+@pytest.mark.parametrize(
+    "marker", ['"array":"gram/ntk","key":[0,1]', '"array":"inputs/y_train"', '"stage":"gram"']
+)
+def test_damaged_journal_is_found_and_healed(folder: Path, marker: str) -> None:
+    ntk("run", "run.yaml", "--out", "out")
+    damage_line(folder, marker)
+    if "stage" not in marker:
+        assert "no record" in ntk("verify", "out", code=1).stdout
+        ntk("verify", "out", "--repair")
+    ntk("run", "run.yaml", "--out", "out", "--set", "solve.ridge=[1e-2]")
+    ntk("verify", "out")
+    ntk("status", "out", "--check")
+
+
+def test_journal_that_is_gone(folder: Path) -> None:
+    ntk("run", "run.yaml", "--out", "out")
+    shutil.rmtree(folder / "out/journal")
+    assert "journal is gone" in ntk("verify", "out", code=1).stdout
+    ntk("verify", "out", "--repair")
+    ntk("status", "out", "--check")
+
+
+def test_share_of_a_finished_run(folder: Path) -> None:
+    ntk("gram", "run.yaml", "--out", "out")
+    assert (
+        json.loads(ntk("gram", "run.yaml", "--out", "out", "--shard", "1/2", "--json").stdout)["gram"][
+            "tasks"
+        ]
+        == 0
+    )
+
+
+def test_moved_run_goes_on_where_it_is(folder: Path) -> None:
+    ntk("gram", "run.yaml", "--out", "out")
+    shutil.move("out", "moved")
+    ntk("run", "moved/run.yaml")
+    ntk("status", "moved", "--check")
+    assert not (folder / "out").exists()
+
+
+def test_function_run_is_repaired_from_its_own_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "myfunction.py").write_text(
+        "import numpy as np\ndef k(x1, x2):\n    return np.exp(x1 @ x2.T)\n"
+    )
+    ntk("run", "run.yaml", "--out", "out", "--set", "kernel={function: 'myfunction:k'}", "--allow-code")
+    (folder / "out/store.zarr/gram/ntk/c/0/1").unlink()
+    ntk("verify", "out", "--repair", "--allow-code")
+    ntk("status", "out", "--check")
+
+
+@pytest.mark.parametrize(
+    ("sets", "code", "message"),
+    [
+        (
+            [
+                "kernel.architecture=[{Dense: {out_dim: 4, W_std: 0.0}}, Relu, {Dense: {out_dim: 1, W_std: 0.0}}]"
+            ],
+            1,
+            "zero",
+        ),
+        (["solve.ridge=[1e308]"], 2, "solve.ridge.0"),
+        (["data.shape=[5,1]"], 2, "Flatten"),
+    ],
+)
+def test_hopeless_runs_are_refused(folder: Path, sets: list[str], code: int, message: str) -> None:
+    arguments = [part for text in sets for part in ("--set", text)]
+    result = ntk("run", "run.yaml", "--out", "out", *arguments, code=code)
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_usage_error_is_a_document_too(folder: Path) -> None:
+    command = [sys.executable, "-m", "pipeline", "run", "--frobnicate", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert json.loads(done.stdout)["error"]["exit_code"] == 2

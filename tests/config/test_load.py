@@ -12,6 +12,7 @@ from pipeline.config.load import RESOLVED, load_cluster, load_run, validate
 from pipeline.config.model import RunConfig
 from pipeline.config.sizes import human_bytes, human_seconds, parse_bytes
 from pipeline.config.template import write_template
+from pipeline.data_files import split_location
 from pipeline.errors import InputError
 
 GOOD = """
@@ -161,3 +162,33 @@ def test_sizes() -> None:
     assert human_bytes(1_540_000_000) == "1.54 GB"
     assert human_seconds(200) == "3 min 20 s"
     assert human_seconds(3600 * 26.5) == "1 d 2 h"
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("x: {kind: local, wrokers: 2}", ["x.wrokers: unknown key", "did you mean `workers`"]),
+        ("local: {wrokers: 2}", ["local.wrokers: unknown key"]),
+        ("x: {workers: 0}", ["x.workers", ">= 1"]),
+        ("x: {kind: lokal}", ["x"]),
+    ],
+)
+def test_cluster_errors_name_the_entry(tmp_path: Path, text: str, wanted: list[str]) -> None:
+    (tmp_path / "cluster.yaml").write_text(text + "\n")
+    with pytest.raises(InputError) as caught:
+        load_cluster("x", tmp_path)
+    for part in wanted:
+        assert part in str(caught.value)
+
+
+def test_held_out_choice_needs_something_held_out(tmp_path: Path) -> None:
+    text = GOOD.replace("  split: {test: 0.2, seed: 0}\n", "") + "solve: {select: held_out}\n"
+    assert "nothing is held out" in refusal(tmp_path, text)
+
+
+def test_folders_may_have_any_name(tmp_path: Path) -> None:
+    folder = tmp_path / "a#b"
+    folder.mkdir()
+    text = "data: {train: {x: x.npz#k}, task: none}\nkernel: {architecture: Relu}\n"
+    assert load_run(written(folder, text)).data.train.x == str(folder / "x.npz#k")
+    assert split_location(str(folder / "x.npz#k")) == (str(folder / "x.npz"), "k")

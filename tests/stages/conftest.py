@@ -47,7 +47,7 @@ class Runner:
 
     def prepare(self, **fields: Any) -> Prepared:
         config = validate(RunConfig, self.document(**fields), "test")
-        return prepare(config, SerialCluster(kind="serial"), allow_code=True, code_path=str(self.folder))
+        return prepare(config, SerialCluster(kind="serial"), allow_code=True, folder=self.folder)
 
     def run(
         self, only: str | None = None, shard: tuple[int, int] | None = None, **fields: Any
