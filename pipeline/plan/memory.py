@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 from pipeline.config.sizes import human_bytes
 from pipeline.errors import InputError
@@ -138,19 +137,16 @@ def prediction_task(
     ))  # fmt: skip
 
 
-def full_eigh(
-    n: int, *, driver: Literal["evr", "evd"] = "evr", itemsize: int = 8, process: int = PROCESS
-) -> Need:
-    """All eigenpairs of a dense n×n matrix by ``scipy.linalg.eigh``: the matrix, LAPACK's own copy (scipy
-    makes one of a C-ordered matrix even when told to overwrite), the vectors and the work space; 3.25·n²
-    items with ``evr``, 4.4·n² with ``evd`` (both as measured)."""
+def full_eigh(n: int, *, itemsize: int = 8, process: int = PROCESS) -> Need:
+    """All eigenpairs of a dense n×n matrix by ``numpy.linalg.eigh`` (LAPACK's divide and conquer): the matrix, the copy
+    that LAPACK overwrites, the vectors and 2·n² of work space; 5·n² items."""
     square = n * n * itemsize
     return Need((
         ("process", process),
         ("matrix", square),
         ("copy", square),
         ("eigenvectors", square),
-        ("work space", int((0.25 if driver == "evr" else 1.4) * square)),
+        ("work space", 2 * square),
     ))  # fmt: skip
 
 

@@ -10,7 +10,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from scipy.linalg import eigh
 
 from ntk.linalg.gates import eigenpair_gate, frobenius_gate, orthogonality_gate, trace_gate
 from ntk.linalg.operator import symmetric_product
@@ -75,10 +74,11 @@ class SpectrumWork:
     def decompose(self, kernel: str) -> tuple[np.ndarray, np.ndarray]:
         """Eigenvalues, descending, and eigenvectors in columns, in float64."""
         store, grid = opened(self.directory, self.token), self.grid
-        matrix = np.empty((grid.n, grid.n), order="F")
+        matrix = np.empty((grid.n, grid.n))
         for i, j in grid.upper():
             matrix[grid.rows(i), grid.rows(j)] = store.read(gram_array(kernel), (i, j))
-        values, vectors = eigh(matrix, lower=False, overwrite_a=True, check_finite=False, driver="evr")
+        # NumPy's lets go of the interpreter while LAPACK works, SciPy's does not: a stop must be heard meanwhile.
+        values, vectors = np.linalg.eigh(matrix, UPLO="U")
         return values[::-1], vectors[:, ::-1]
 
     def gates(self, kernel: str, values: np.ndarray, vectors: np.ndarray) -> dict[str, Any]:
