@@ -77,7 +77,7 @@ def specify(
 
     try:
         layer = stax.from_spec(config.architecture)
-        analytic.cost(layer, input_shape)  # also type-checks every layer against the inputs
+        analytic.cost(layer, input_shape, get=config.get)  # also type-checks every layer against the inputs
     except ArchitectureError as error:
         raise InputError(f"kernel.architecture: {error}") from None
     except OverflowError as error:
@@ -111,7 +111,7 @@ def cost(spec: KernelSpec) -> tuple[float, float]:
         return 2 * size, 32.0  # unknown to us: a matrix product and four temporaries
     from ntk import analytic, stax
 
-    value = analytic.cost(stax.from_spec(json.loads(spec.architecture)), spec.input_shape)
+    value = analytic.cost(stax.from_spec(json.loads(spec.architecture)), spec.input_shape, get=spec.get)
     return value.flops_per_pair, value.bytes_per_pair
 
 

@@ -29,18 +29,33 @@ class Case:
 
 def between(*layers: Layer, width: int = WIDTH, **kwargs: Any) -> Case:
     """`layers` between dense ones, the first of unit-variance pre-activations."""
-    return Case(serial(Dense(width, W_std=0.8, b_std=0.3), *layers, Dense(16, W_std=1.1, b_std=0.1)), **kwargs)
+    return Case(
+        serial(Dense(width, W_std=0.8, b_std=0.3), *layers, Dense(16, W_std=1.1, b_std=0.1)), **kwargs
+    )
 
 
 def image(*layers: Layer, **kwargs: Any) -> Case:
     """`layers` between a convolution and a dense read-out."""
-    return Case(serial(stax.Conv(CHANNELS, (2, 2), W_std=1.4, b_std=0.3), *layers, Dense(16)), inputs="image", **kwargs)
+    return Case(
+        serial(stax.Conv(CHANNELS, (2, 2), W_std=1.4, b_std=0.3), *layers, Dense(16)),
+        inputs="image",
+        **kwargs,
+    )
 
 
 CASES: dict[str, list[Case]] = {
-    "Dense": [between(Relu()),
-              Case(serial(Dense(128, 1.2, 0.3, "standard", (1, 2)), Relu(), Dense(128, 1.2, 0.1, "standard", (2, 2)),
-                          stax.Erf(), Dense(16, 1.1, 0.2, "standard", (2, 1))))],
+    "Dense": [
+        between(Relu()),
+        Case(
+            serial(
+                Dense(128, 1.2, 0.3, "standard", (1, 2)),
+                Relu(),
+                Dense(128, 1.2, 0.1, "standard", (2, 2)),
+                stax.Erf(),
+                Dense(16, 1.1, 0.2, "standard", (2, 1)),
+            )
+        ),
+    ],
     "Relu": [between(Relu())],
     "LeakyRelu": [between(stax.LeakyRelu(0.2))],
     "ABRelu": [between(stax.ABRelu(-0.5, 1.2))],
@@ -58,35 +73,82 @@ CASES: dict[str, list[Case]] = {
     "Gabor": [between(stax.Gabor())],
     "Hermite": [between(stax.Hermite(2)), between(stax.Hermite(0))],
     "Monomial": [between(stax.Monomial(2)), between(stax.Monomial(0))],
-    "RectifiedMonomial": [between(stax.RectifiedMonomial(0)), between(stax.RectifiedMonomial(1)),
-                          between(stax.RectifiedMonomial(2), tolerance=0.3)],
+    "RectifiedMonomial": [
+        between(stax.RectifiedMonomial(0)),
+        between(stax.RectifiedMonomial(1)),
+        between(stax.RectifiedMonomial(2), tolerance=0.3),
+    ],
     "Polynomial": [between(stax.Polynomial((0.1, 1.0, 0.3, -0.05)))],
-    "Elementwise": [between(stax.Elementwise(jnp.exp, lambda k, v1, v2: jnp.exp((v1 + v2) / 2 + k)), writable=False,
-                            tolerance=0.35)],
-    "ElementwiseNumerical": [between(stax.ElementwiseNumerical("tanh", 15)),
-                             between(stax.ElementwiseNumerical(jnp.tanh, 15), writable=False)],
+    "Elementwise": [
+        between(
+            stax.Elementwise(jnp.exp, lambda k, v1, v2: jnp.exp((v1 + v2) / 2 + k)),
+            writable=False,
+            tolerance=0.35,
+        )
+    ],
+    "ElementwiseNumerical": [
+        between(stax.ElementwiseNumerical("tanh", 15)),
+        between(stax.ElementwiseNumerical(jnp.tanh, 15), writable=False),
+    ],
     "Identity": [between(Identity(), Relu())],
-    "FanOut": [between(FanOut(2), parallel(serial(Relu(), Dense(WIDTH, 1.1, 0.2)), Identity()), stax.FanInSum(),
-                       Relu())],
+    "FanOut": [
+        between(
+            FanOut(2), parallel(serial(Relu(), Dense(WIDTH, 1.1, 0.2)), Identity()), stax.FanInSum(), Relu()
+        )
+    ],
     "FanInSum": [between(Relu(), FanOut(2), parallel(Identity(), Dense(WIDTH, 1.1, 0.2)), stax.FanInSum())],
-    "FanInProd": [between(Relu(), FanOut(2), parallel(Dense(WIDTH, 1.0, 0.3), Dense(WIDTH, 1.1, 0.2)),
-                          stax.FanInProd(), tolerance=0.3)],
-    "FanInConcat": [between(Relu(), FanOut(2), parallel(Dense(WIDTH, 1.0, 0.3), Dense(WIDTH // 2, 1.5, 0.2)),
-                            stax.FanInConcat(), Relu())],
+    "FanInProd": [
+        between(
+            Relu(),
+            FanOut(2),
+            parallel(Dense(WIDTH, 1.0, 0.3), Dense(WIDTH, 1.1, 0.2)),
+            stax.FanInProd(),
+            tolerance=0.3,
+        )
+    ],
+    "FanInConcat": [
+        between(
+            Relu(),
+            FanOut(2),
+            parallel(Dense(WIDTH, 1.0, 0.3), Dense(WIDTH // 2, 1.5, 0.2)),
+            stax.FanInConcat(),
+            Relu(),
+        )
+    ],
     "LayerNorm": [between(stax.LayerNorm(), Relu())],
     "Dropout": [between(Relu(), stax.Dropout(0.7, "test"))],
-    "Conv": [image(stax.Conv(CHANNELS, (3, 2), padding="SAME", b_std=0.2), stax.Relu(), stax.Flatten()),
-             image(stax.Conv(CHANNELS, (3, 3), (2, 1), "CIRCULAR"), stax.Relu(), stax.GlobalAvgPool()),
-             Case(serial(stax.Conv(CHANNELS, (3,), None, "SAME", 1.2, 0.3, "standard"), Relu(), stax.Flatten(),
-                         Dense(16, 1.0, 0.1, "standard")), inputs="sequence")],
-    "ConvLocal": [image(stax.ConvLocal(CHANNELS, (3, 2), padding="SAME", b_std=0.2), Relu(), stax.Flatten()),
-                  image(stax.ConvLocal(CHANNELS, (2, 2), (1, 2), b_std=0.4), Relu(), stax.GlobalAvgPool())],
-    "ConvTranspose": [image(stax.ConvTranspose(CHANNELS, (3, 2), (2, 1), "SAME"), Relu(), stax.GlobalAvgPool()),
-                      image(stax.ConvTranspose(CHANNELS, (2, 2), (1, 3)), Relu(), stax.Flatten())],
-    "AvgPool": [image(Relu(), stax.AvgPool((2, 2), (1, 2)), stax.Flatten()),
-                image(Relu(), stax.AvgPool((3, 2), (2, 1), "SAME", normalize_edges=True), stax.Conv(CHANNELS, (2, 2)),
-                      Relu(), stax.Flatten()),
-                image(Relu(), stax.AvgPool((3, 2), padding="CIRCULAR"), stax.Flatten())],
+    "Conv": [
+        image(stax.Conv(CHANNELS, (3, 2), padding="SAME", b_std=0.2), stax.Relu(), stax.Flatten()),
+        image(stax.Conv(CHANNELS, (3, 3), (2, 1), "CIRCULAR"), stax.Relu(), stax.GlobalAvgPool()),
+        Case(
+            serial(
+                stax.Conv(CHANNELS, (3,), None, "SAME", 1.2, 0.3, "standard"),
+                Relu(),
+                stax.Flatten(),
+                Dense(16, 1.0, 0.1, "standard"),
+            ),
+            inputs="sequence",
+        ),
+    ],
+    "ConvLocal": [
+        image(stax.ConvLocal(CHANNELS, (3, 2), padding="SAME", b_std=0.2), Relu(), stax.Flatten()),
+        image(stax.ConvLocal(CHANNELS, (2, 2), (1, 2), b_std=0.4), Relu(), stax.GlobalAvgPool()),
+    ],
+    "ConvTranspose": [
+        image(stax.ConvTranspose(CHANNELS, (3, 2), (2, 1), "SAME"), Relu(), stax.GlobalAvgPool()),
+        image(stax.ConvTranspose(CHANNELS, (2, 2), (1, 3)), Relu(), stax.Flatten()),
+    ],
+    "AvgPool": [
+        image(Relu(), stax.AvgPool((2, 2), (1, 2)), stax.Flatten()),
+        image(
+            Relu(),
+            stax.AvgPool((3, 2), (2, 1), "SAME", normalize_edges=True),
+            stax.Conv(CHANNELS, (2, 2)),
+            Relu(),
+            stax.Flatten(),
+        ),
+        image(Relu(), stax.AvgPool((3, 2), padding="CIRCULAR"), stax.Flatten()),
+    ],
     "SumPool": [image(Relu(), stax.SumPool((2, 3), (2, 1), "SAME"), stax.Flatten())],
     "GlobalAvgPool": [image(Relu(), stax.GlobalAvgPool())],
     "GlobalSumPool": [image(Relu(), stax.GlobalSumPool())],

@@ -24,4 +24,6 @@ def _archive() -> dict[str, np.ndarray]:
 
 def arrays(name: str) -> dict[str, np.ndarray]:
     """The arrays of one case."""
-    return {key.removeprefix(f"{name}/"): value for key, value in _archive().items() if key.startswith(f"{name}/")}
+    return {
+        key.removeprefix(f"{name}/"): value for key, value in _archive().items() if key.startswith(f"{name}/")
+    }

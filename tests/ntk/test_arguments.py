@@ -11,15 +11,18 @@ from ntk.stax.combinators import MOST_LAYERS, size
 MANY = 1_000_000_000
 
 
-@pytest.mark.parametrize("make", [
-    lambda: stax.repeat(stax.Relu(), MANY),
-    lambda: stax.repeat(stax.serial(), MANY),
-    lambda: stax.repeat(stax.repeat(stax.Relu(), 200), 200),
-    lambda: stax.repeat(stax.parallel(*[stax.Relu()] * 200), 200),
-    lambda: stax.serial(*[stax.repeat(stax.Relu(), MOST_LAYERS), stax.Relu()]),
-    lambda: stax.from_spec([{"repeat": {"layer": "Relu", "n": MANY}}]),
-    lambda: stax.from_spec({"repeat": {"layer": {"repeat": {"layer": "Relu", "n": 5000}}, "n": 5000}}),
-])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: stax.repeat(stax.Relu(), MANY),
+        lambda: stax.repeat(stax.serial(), MANY),
+        lambda: stax.repeat(stax.repeat(stax.Relu(), 200), 200),
+        lambda: stax.repeat(stax.parallel(*[stax.Relu()] * 200), 200),
+        lambda: stax.serial(*[stax.repeat(stax.Relu(), MOST_LAYERS), stax.Relu()]),
+        lambda: stax.from_spec([{"repeat": {"layer": "Relu", "n": MANY}}]),
+        lambda: stax.from_spec({"repeat": {"layer": {"repeat": {"layer": "Relu", "n": 5000}}, "n": 5000}}),
+    ],
+)
 def test_the_number_of_layers_is_bounded(make):
     start = time.monotonic()
     with pytest.raises(ArchitectureError, match=f"at most {MOST_LAYERS} layers"):

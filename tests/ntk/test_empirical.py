@@ -9,8 +9,13 @@ from jax import lax
 import ntk
 from ntk import stax
 
-NET = stax.serial(stax.Dense(5, W_std=1.5, b_std=0.1), stax.Relu(),
-                  stax.Dense(4, parameterization="standard", b_std=0.3), stax.Erf(), stax.Dense(2))
+NET = stax.serial(
+    stax.Dense(5, W_std=1.5, b_std=0.1),
+    stax.Relu(),
+    stax.Dense(4, parameterization="standard", b_std=0.3),
+    stax.Erf(),
+    stax.Dense(2),
+)
 _, PARAMS = NET.init_fn(jax.random.key(0), (-1, 3))
 METHODS = ["JACOBIAN_CONTRACTION", "NTK_VECTOR_PRODUCTS", "STRUCTURED_DERIVATIVES", "AUTO"]
 
@@ -47,7 +52,9 @@ def close(got, expected, tolerance=3e-6):
 @pytest.mark.parametrize("method", METHODS)
 def test_every_implementation_is_the_product_of_jacobians(method, vmap_axes):
     def kernel(**axes):
-        return ntk.empirical_ntk_fn(NET.apply_fn, vmap_axes=vmap_axes, implementation=method, **axes)(X1, X2, PARAMS)
+        return ntk.empirical_ntk_fn(NET.apply_fn, vmap_axes=vmap_axes, implementation=method, **axes)(
+            X1, X2, PARAMS
+        )
 
     close(kernel(), np.einsum("nmoo->nm", FULL) / 2)
     close(kernel(trace_axes=()), FULL)
@@ -58,7 +65,9 @@ def test_every_implementation_is_the_product_of_jacobians(method, vmap_axes):
 @pytest.mark.parametrize("method", METHODS[1:3])
 def test_any_output_axis_may_be_traced_or_diagonal(method, vmap_axes):
     def kernel(**axes):
-        return ntk.empirical_ntk_fn(NET.apply_fn, vmap_axes=vmap_axes, implementation=method, **axes)(X1, None, PARAMS)
+        return ntk.empirical_ntk_fn(NET.apply_fn, vmap_axes=vmap_axes, implementation=method, **axes)(
+            X1, None, PARAMS
+        )
 
     close(kernel(diagonal_axes=(0,)), np.einsum("nnoo->n", OWN) / 2)
     close(kernel(trace_axes=(0,)), np.einsum("nnop->op", OWN) / 5)
@@ -75,7 +84,10 @@ def test_a_kernel_with_itself_is_symmetric_and_positive(method):
 def test_nngp_is_the_product_of_outputs():
     out1, out2 = (np.asarray(NET.apply_fn(PARAMS, x), float) for x in (X1, X2))
     close(ntk.empirical_nngp_fn(NET.apply_fn)(X1, X2, PARAMS), out1 @ out2.T / 2)
-    close(ntk.empirical_nngp_fn(NET.apply_fn, trace_axes=())(X1, None, PARAMS), np.einsum("no,mp->nmop", out1, out1))
+    close(
+        ntk.empirical_nngp_fn(NET.apply_fn, trace_axes=())(X1, None, PARAMS),
+        np.einsum("no,mp->nmop", out1, out1),
+    )
     close(ntk.empirical_nngp_fn(NET.apply_fn, diagonal_axes=(0,))(X1, None, PARAMS), (out1**2).mean(1))
 
 
@@ -103,11 +115,15 @@ PROGRAMS = {
     "transposed": lambda p, x: jnp.tanh(x @ p["a"].T) @ (-2.0 * p["b"]),
     "regularised": lambda p, x: (x @ p["a"]) * jnp.sum(p["a"] ** 2) + p["c"],
     "product of weights": lambda p, x: jnp.sin(x @ (p["a"] @ p["b"])) + p["c"],
-    "compiled inside": lambda p, x: jax.nn.gelu(jax.jit(lambda a, x: jax.nn.relu(x @ a.T))(p["a"], x)) @ p["b"],
+    "compiled inside": lambda p, x: (
+        jax.nn.gelu(jax.jit(lambda a, x: jax.nn.relu(x @ a.T))(p["a"], x)) @ p["b"]
+    ),
     "checkpointed": lambda p, x: jax.checkpoint(lambda a, x: jnp.tanh(x @ a))(p["a"], x) @ p["b"],
     "scanned": lambda p, x: lax.scan(lambda h, w: (jnp.tanh(h @ w), None), x, jnp.stack([p["a"], p["b"]]))[0],
     "weights on the left": lambda p, x: (p["b"] @ jnp.tanh(p["a"].reshape(3, 3) @ x.T)).T / 3.0,
-    "several positions": lambda p, x: jnp.tanh(jnp.stack([x, 2 * x], 1) @ p["a"]).reshape(len(x), 6)[:, :3] @ p["b"],
+    "several positions": lambda p, x: (
+        jnp.tanh(jnp.stack([x, 2 * x], 1) @ p["a"]).reshape(len(x), 6)[:, :3] @ p["b"]
+    ),
     "unused": lambda p, x: jnp.cos(x),
 }
 
@@ -131,7 +147,8 @@ def test_outputs_and_inputs_may_be_trees_on_any_axis():
     gains = (jnp.arange(1.0, 6.0), jnp.arange(2.0, 6.0))
     results = [
         ntk.empirical_ntk_fn(f, (), vmap_axes=vmap_axes, implementation=method)(x1, x2, B, gain=gains)
-        for method, vmap_axes in [*((m, axes) for m in METHODS), (METHODS[2], None)]]
+        for method, vmap_axes in [*((m, axes) for m in METHODS), (METHODS[2], None)]
+    ]
     first = jacobian(lambda p, x: f(p, x, gains[0])["sum"], B, x1)
     second = jacobian(lambda p, x: f(p, x, gains[1])["sum"], B, x2)
     expected = (first @ second.T).reshape(3, 5, 3, 4).transpose(0, 2, 1, 3)
@@ -147,7 +164,9 @@ def test_flags_and_keys_reach_the_network():
 
     ntk_fn = ntk.empirical_ntk_fn(f, (), vmap_axes=None)
     key = jax.random.key(3)
-    assert np.allclose(ntk_fn(X1, X1, B, train=False, rng=key), ntk_fn(X1, None, B, train=False, rng=key), rtol=1e-5)
+    assert np.allclose(
+        ntk_fn(X1, X1, B, train=False, rng=key), ntk_fn(X1, None, B, train=False, rng=key), rtol=1e-5
+    )
     own = ntk_fn(X1, None, B, train=True, rng=key)
     assert np.allclose(own, own.transpose(1, 0, 3, 2), rtol=1e-5), "one draw for both sides"
     assert not np.allclose(own, ntk_fn(X1, X1, B, train=True, rng=key), rtol=1e-2), "two draws"
@@ -186,6 +205,7 @@ def test_auto_takes_products_for_many_outputs_of_shared_weights():
 
     auto, products, structured = (
         str(jax.make_jaxpr(ntk.empirical_ntk_fn(f, (), vmap_axes=0, implementation=method))(x, x, weights))
-        for method in ("AUTO", "NTK_VECTOR_PRODUCTS", "STRUCTURED_DERIVATIVES"))
+        for method in ("AUTO", "NTK_VECTOR_PRODUCTS", "STRUCTURED_DERIVATIVES")
+    )
     assert auto == products != structured
     close(ntk.empirical_ntk_fn(f, (), vmap_axes=0)(x, x, weights), whole(f, weights, x, x))

@@ -25,7 +25,12 @@ def rows(n, *shape, seed=0):
 
 
 @settings(max_examples=15)
-@given(st.integers(1, 9), st.integers(1, 9), st.integers(1, 9), st.sampled_from(["square", "rectangle", "paired"]))
+@given(
+    st.integers(1, 9),
+    st.integers(1, 9),
+    st.integers(1, 9),
+    st.sampled_from(["square", "rectangle", "paired"]),
+)
 def test_blocks_of_any_size_give_the_whole(n1, n2, size, form):
     x1 = rows(n1, 3, 2)
     x2 = None if form == "square" else rows(n1 if form == "paired" else n2, 3, 2, seed=1)
@@ -46,11 +51,15 @@ def test_kernels_in_blocks_equal_the_whole(method):
     sides = [split_examples(NET.apply_fn, x, {}, read_vmap_axes(0, x, {}, outputs)) for x in (x1, x2)]
     axes = [KernelAxes.read(2, (), (), batch=0)]
     programs = [structured.program(side, PARAMS) for side in sides]
-    block = {"jacobians": jacobians.block(PARAMS, *sides, axes),
-             "products": vector_products.block(PARAMS, *sides, axes),
-             "structured": structured.block(PARAMS, axes, structured.plan(PARAMS, *programs))}[method]
+    block = {
+        "jacobians": jacobians.block(PARAMS, *sides, axes),
+        "products": vector_products.block(PARAMS, *sides, axes),
+        "structured": structured.block(PARAMS, axes, structured.plan(PARAMS, *programs)),
+    }[method]
     for second in (None, [x2]):
-        parts, expected = jax.jit(lambda second=second: [tiled(block, [x1], second, n, axes)[0] for n in (3, 9)])()
+        parts, expected = jax.jit(
+            lambda second=second: [tiled(block, [x1], second, n, axes)[0] for n in (3, 9)]
+        )()
         np.testing.assert_allclose(parts, expected, rtol=1e-5, atol=1e-6)
 
 
@@ -77,9 +86,14 @@ def test_products_with_weights_are_found():
 
     a, b = jnp.ones((3, 3)), jnp.ones((3, 3))
     assert found(lambda a, b, x: jnp.tanh(x @ a) @ (2.0 * b.T), a, b) == {0: 1.0, 1: 2.0}
-    assert found(lambda a, b, x: jax.jit(jnp.matmul)(x, a) @ jax.jit(jnp.transpose)(-b), a, b) == {0: 1.0, 1: -1.0}
+    assert found(lambda a, b, x: jax.jit(jnp.matmul)(x, a) @ jax.jit(jnp.transpose)(-b), a, b) == {
+        0: 1.0,
+        1: -1.0,
+    }
     assert found(lambda a, b, x: jnp.tanh(x @ a) @ a + b, a, b) == {}, "used twice; added"
-    assert found(lambda a, b, x: jnp.ones((2, 3)) @ a + x @ (a @ b), a, b) == {}, "two vectors; weights on weights"
+    assert found(lambda a, b, x: jnp.ones((2, 3)) @ a + x @ (a @ b), a, b) == {}, (
+        "two vectors; weights on weights"
+    )
     assert found(lambda a, b, x: (x @ a, b), a, b) == {0: 1.0}, "returned"
 
 
@@ -87,9 +101,14 @@ def test_work_counts_products_inside_calls_and_loops():
     a, x = jnp.ones((3, 4)), jnp.ones((2, 3))
     assert work(jax.make_jaxpr(jnp.matmul)(x, a)).flops == 2 * 2 * 3 * 4
     assert work(jax.make_jaxpr(jax.jit(lambda x: x @ a))(x)).flops == 2 * 2 * 3 * 4
-    loop = jax.make_jaxpr(lambda x: jax.lax.scan(lambda h, _: (h @ jnp.ones((3, 3)), None), x, length=5)[0])(x)
+    loop = jax.make_jaxpr(lambda x: jax.lax.scan(lambda h, _: (h @ jnp.ones((3, 3)), None), x, length=5)[0])(
+        x
+    )
     assert work(loop).flops >= 5 * 2 * 2 * 3 * 3
     image, kernel = jnp.ones((1, 8, 8, 2)), jnp.ones((3, 3, 2, 5))
-    convolution = jax.make_jaxpr(lambda x, k: jax.lax.conv_general_dilated(
-        x, k, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")))(image, kernel)
+    convolution = jax.make_jaxpr(
+        lambda x, k: jax.lax.conv_general_dilated(
+            x, k, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+    )(image, kernel)
     assert work(convolution).flops == 2 * 8 * 8 * 5 * 3 * 3 * 2

@@ -119,8 +119,12 @@ def test_reference(network, method):
 
     @jax.jit
     def everything(params, x1, x2):
-        return (network(params, x1), *kernel_fn(x1, x2, None, params), kernel_fn(x1, None, "ntk", params),
-                full_fn(x1, x2, params))
+        return (
+            network(params, x1),
+            *kernel_fn(x1, x2, None, params),
+            kernel_fn(x1, None, "ntk", params),
+            full_fn(x1, x2, params),
+        )
 
     with jax.enable_x64(True):
         names = ["f1", "nngp_trace", "ntk_trace", "ntk_trace_11", "ntk_full"]
@@ -129,10 +133,18 @@ def test_reference(network, method):
 
 
 def test_our_networks_are_theirs():
-    net = stax.serial(stax.Dense(32, W_std=1.5, b_std=0.1), stax.Relu(), stax.Dense(32, W_std=1.5, b_std=0.1),
-                      stax.Relu(), stax.Dense(3))
+    net = stax.serial(
+        stax.Dense(32, W_std=1.5, b_std=0.1),
+        stax.Relu(),
+        stax.Dense(32, W_std=1.5, b_std=0.1),
+        stax.Relu(),
+        stax.Dense(3),
+    )
     data, params = arrays("fc_relu")
     nested = tuple(entry for layer in params for entry in ((layer["W"], layer.get("b")), ()))[:-1]
     with jax.enable_x64(True):
         close(net.apply_fn(nested, data["x1"]), data["f1"])
-        close(ntk.empirical_ntk_fn(net.apply_fn, (), vmap_axes=0)(data["x1"], data["x2"], nested), data["ntk_full"])
+        close(
+            ntk.empirical_ntk_fn(net.apply_fn, (), vmap_axes=0)(data["x1"], data["x2"], nested),
+            data["ntk_full"],
+        )

@@ -27,9 +27,12 @@ def test_linearized_is_value_plus_jacobian_times_step():
     _, params = INIT(jax.random.key(0), (-1, 3))
     other = near(params, 1.0)
     jacobian = jax.jacrev(APPLY)(params, X)
-    step = jax.tree.map(lambda j, new, old: jnp.tensordot(j, new - old, axes=new.ndim), jacobian, other, params)
-    np.testing.assert_allclose(ntk.linearize(APPLY, params)(other, X),
-                               APPLY(params, X) + sum(jax.tree.leaves(step)), rtol=1e-12)
+    step = jax.tree.map(
+        lambda j, new, old: jnp.tensordot(j, new - old, axes=new.ndim), jacobian, other, params
+    )
+    np.testing.assert_allclose(
+        ntk.linearize(APPLY, params)(other, X), APPLY(params, X) + sum(jax.tree.leaves(step)), rtol=1e-12
+    )
 
 
 def test_the_ntk_of_the_linearization_is_constant():

@@ -18,8 +18,9 @@ Y = np.random.default_rng(1).standard_normal((4, 3)).astype(np.float32)
 
 
 def sampler(n_samples, **arguments):
-    return ntk.monte_carlo_kernel_fn(NET.init_fn, NET.apply_fn, jax.random.key(0), n_samples,
-                                     **{"vmap_axes": 0, **arguments})
+    return ntk.monte_carlo_kernel_fn(
+        NET.init_fn, NET.apply_fn, jax.random.key(0), n_samples, **{"vmap_axes": 0, **arguments}
+    )
 
 
 def test_means_converge_within_their_standard_errors_at_the_known_rate():
@@ -48,7 +49,9 @@ def test_means_and_errors_are_those_of_the_samples():
 
 @pytest.mark.parametrize(("x2", "store_on_device"), [(None, True), (Y[:3], False)])
 def test_blocks_and_storage_do_not_change_the_mean(x2, store_on_device):
-    blocks = sampler(2, batch_size=2, store_on_device=store_on_device, trace_axes=(), device_count=0)(X[:4], x2)
+    blocks = sampler(2, batch_size=2, store_on_device=store_on_device, trace_axes=(), device_count=0)(
+        X[:4], x2
+    )
     whole = sampler(2, trace_axes=(), device_count=1)(X[:4], x2)
     for got, expected in zip(blocks, whole, strict=True):
         assert isinstance(got, jax.Array if store_on_device else np.ndarray)
@@ -62,7 +65,8 @@ def test_networks_may_be_spread_over_devices():
         "def mean(**a): return ntk.monte_carlo_kernel_fn(net.init_fn, net.apply_fn, jax.random.key(0), 3, **a)(x).ntk\n"
         "one = mean(device_count=1)\n"
         "np.testing.assert_allclose(mean(), one, rtol=1e-5)\n"
-        "np.testing.assert_allclose(mean(store_on_device=False), one, rtol=1e-5)\n")
+        "np.testing.assert_allclose(mean(store_on_device=False), one, rtol=1e-5)\n"
+    )
     flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2", "JAX_PLATFORMS": "cpu"}
     subprocess.run([sys.executable, "-c", program], check=True, env={**os.environ, **flags})
 
@@ -71,7 +75,9 @@ def test_any_functions_will_do():
     def init_fn(key, shape):
         return shape, jax.random.normal(key, (shape[-1], 1))
 
-    kernel = ntk.monte_carlo_kernel_fn(init_fn, lambda params, x: x @ params, jax.random.key(0), 2)(X, Y, "ntk")
+    kernel = ntk.monte_carlo_kernel_fn(init_fn, lambda params, x: x @ params, jax.random.key(0), 2)(
+        X, Y, "ntk"
+    )
     np.testing.assert_allclose(kernel, X @ Y.T, rtol=1e-5)
 
 

@@ -23,8 +23,14 @@ def error(got, expected, among=None):
 
 #: Images are slow to compile, so that a few of each kind stand for them unless slow tests are asked for.
 QUICK = ("conv_rect_5x3__img643", "convlocal__img643", "convtranspose__img643")
-EVERY = [pytest.param(case, id=case["name"], marks=[pytest.mark.slow] if "img" in case["name"] and
-                      case["name"] not in QUICK else []) for case in CASES]
+EVERY = [
+    pytest.param(
+        case,
+        id=case["name"],
+        marks=[pytest.mark.slow] if "img" in case["name"] and case["name"] not in QUICK else [],
+    )
+    for case in CASES
+]
 
 
 @pytest.mark.parametrize("case", EVERY)

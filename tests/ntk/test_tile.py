@@ -108,13 +108,17 @@ def test_extreme_norms_and_zero_vectors(network, precision, scale):
         values, exact = got(a, b), wide(a, b)
         for name in BOTH:
             assert np.isfinite(values[name]).all()
-            np.testing.assert_allclose(values[name], exact[name], rtol=2e-5, atol=1e-5 * np.abs(exact[name]).max())
+            np.testing.assert_allclose(
+                values[name], exact[name], rtol=2e-5, atol=1e-5 * np.abs(exact[name]).max()
+            )
 
 
 def test_many_doubtful_pairs_come_from_a_wider_tile():
     deep = stax.serial(*[stax.Dense(8, W_std=1.3, b_std=1.0), stax.Relu()] * 10, stax.Dense(1))
     x = 0.05 * rows(64) + 1
-    narrow, wide = (TileKernel(deep, (20,), get=BOTH, precision=p, tile=64)(x) for p in ("float32", "float64"))
+    narrow, wide = (
+        TileKernel(deep, (20,), get=BOTH, precision=p, tile=64)(x) for p in ("float32", "float64")
+    )
     for name in BOTH:
         np.testing.assert_allclose(narrow[name], wide[name], rtol=1e-5)
 

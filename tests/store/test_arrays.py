@@ -279,7 +279,9 @@ def test_a_reader_elsewhere_sees_what_is_recorded_later(tmp_path):
 
 
 def test_a_worker_process_reads_through_the_same_class(store):
-    code = "import pickle, sys; print(pickle.loads(bytes.fromhex(sys.argv[1])).read('gram/ntk', (0, 2)).sum())"
+    code = (
+        "import pickle, sys; print(pickle.loads(bytes.fromhex(sys.argv[1])).read('gram/ntk', (0, 2)).sum())"
+    )
     seen = subprocess.run(
         [sys.executable, "-c", code, pickle.dumps(store).hex()], capture_output=True, text=True, check=True
     )

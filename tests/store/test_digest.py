@@ -7,7 +7,8 @@ from hypothesis.extra import numpy as hnp
 from pipeline.store.digest import digest
 
 blocks = hnp.arrays(
-    st.sampled_from([np.float64, np.float32, np.int64, np.uint8]), hnp.array_shapes(min_dims=0, min_side=0, max_side=4)
+    st.sampled_from([np.float64, np.float32, np.int64, np.uint8]),
+    hnp.array_shapes(min_dims=0, min_side=0, max_side=4),
 )
 
 
@@ -27,6 +28,8 @@ def test_every_bit_counts(block, data):
     assert digest(changed) != digest(block)
 
 
-@pytest.mark.parametrize("other", [np.zeros((3, 2)), np.zeros(6), np.zeros((2, 3), np.int64), np.zeros((2, 3, 1))])
+@pytest.mark.parametrize(
+    "other", [np.zeros((3, 2)), np.zeros(6), np.zeros((2, 3), np.int64), np.zeros((2, 3, 1))]
+)
 def test_shape_and_dtype_count(other):
     assert digest(other) != digest(np.zeros((2, 3)))

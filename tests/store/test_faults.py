@@ -12,7 +12,12 @@ from pipeline.store.files import replace_file
 
 @pytest.mark.parametrize(
     ("number", "remedy"),
-    [(errno.ENOSPC, "free some space"), (errno.EROFS, "read-only"), (errno.EACCES, "writable"), (errno.EIO, "rerun")],
+    [
+        (errno.ENOSPC, "free some space"),
+        (errno.EROFS, "read-only"),
+        (errno.EACCES, "writable"),
+        (errno.EIO, "rerun"),
+    ],
 )
 def test_a_failed_write_names_path_cause_and_remedy(number, remedy):
     error = disk_error(OSError(number, os.strerror(number)), Path("runs/a/journal"), "append to the journal")

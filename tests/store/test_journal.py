@@ -19,7 +19,14 @@ from pipeline.store.segments import decode_lines, encode_lines, segment_sizes
 
 
 def record(key=(0, 0), digest="d", array="gram/ntk", **fields):
-    usual = {"shape": (4, 4), "dtype": "float64", "seconds": 0.5, "nbytes": 132, "worker": "h:1", "started": 1.0}
+    usual = {
+        "shape": (4, 4),
+        "dtype": "float64",
+        "seconds": 0.5,
+        "nbytes": 132,
+        "worker": "h:1",
+        "started": 1.0,
+    }
     return Record(array, key, digest, **(usual | fields))
 
 
