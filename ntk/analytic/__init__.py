@@ -13,8 +13,13 @@ if TYPE_CHECKING:
 
 __all__ = ["Cost", "KernelFn", "Kernels", "TileKernel", "cost"]
 
-_HOME = {"KernelFn": "ntk.analytic.kernel", "Kernels": "ntk.analytic.results", "TileKernel": "ntk.analytic.tile",
-         "cost": "ntk.analytic.costs", "Cost": "ntk.analytic.costs"}
+_HOME = {
+    "KernelFn": "ntk.analytic.kernel",
+    "Kernels": "ntk.analytic.results",
+    "TileKernel": "ntk.analytic.tile",
+    "cost": "ntk.analytic.costs",
+    "Cost": "ntk.analytic.costs",
+}
 
 
 def __getattr__(name: str) -> Any:

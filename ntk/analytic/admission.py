@@ -14,22 +14,30 @@ from ntk.stax.spatial import Conv, ConvLocal, ConvTranspose
 def check_output(layer: Layer, after: Signals) -> None:
     """Raise ArchitectureError unless `layer`, whose output is `after`, has one infinite-width kernel entry a pair."""
     if not isinstance(after, Signal):
-        raise ArchitectureError(f"the architecture ends in {len(after)} branches. hint: join them with FanInSum")
+        raise ArchitectureError(
+            f"the architecture ends in {len(after)} branches. hint: join them with FanInSum"
+        )
     if after.clash:
         raise ArchitectureError(f"no infinite-width kernel: {after.clash}")
     if any(isinstance(leaf, Elementwise) and leaf.nngp_fn is None for leaf in leaves(layer)):
-        raise ArchitectureError("Elementwise: nngp_fn is needed for the kernel. hint: ElementwiseNumerical integrates "
-                                "numerically, ntk.monte_carlo_kernel_fn samples finite networks")
+        raise ArchitectureError(
+            "Elementwise: nngp_fn is needed for the kernel. hint: ElementwiseNumerical integrates "
+            "numerically, ntk.monte_carlo_kernel_fn samples finite networks"
+        )
     if after.spatial:
-        raise ArchitectureError(f"the architecture ends with positions of shape {after.spatial}; hint: add Flatten or "
-                                "GlobalAvgPool")
+        raise ArchitectureError(
+            f"the architecture ends with positions of shape {after.spatial}; hint: add Flatten or "
+            "GlobalAvgPool"
+        )
 
 
 def check_weights(layer: Layer, names: tuple[str, ...]) -> None:
     """Raise ArchitectureError where the NTK is wanted of an architecture for which it is zero."""
     if "ntk" in names and not has_weights(layer):
-        raise ArchitectureError("the architecture has no layer with weights: its NTK is zero. hint: add Dense or Conv, "
-                                "or ask for the NNGP alone")
+        raise ArchitectureError(
+            "the architecture has no layer with weights: its NTK is zero. hint: add Dense or Conv, "
+            "or ask for the NNGP alone"
+        )
 
 
 def has_weights(layer: Layer) -> bool:

@@ -34,7 +34,12 @@ def concrete_kernel(
             if x2 is None and i < j:
                 values[name][columns, rows] = block[name].T
 
-    corners = [(i, j) for i in range(0, len(x1), tile) for j in range(0, len(other), tile) if x2 is not None or i <= j]
+    corners = [
+        (i, j)
+        for i in range(0, len(x1), tile)
+        for j in range(0, len(other), tile)
+        if x2 is not None or i <= j
+    ]
     # A tile on a CPU keeps one core busy, so tiles go side by side.
     with ThreadPoolExecutor(min(len(corners), len(os.sched_getaffinity(0)) or 1) or 1) as pool:
         list(pool.map(fill, corners))

@@ -66,8 +66,10 @@ def _walk(layer: Layer, signal: Signals, at: str, power: int) -> tuple[Signals, 
         return signal, work, widest
     if isinstance(layer, Parallel):
         after = trace(layer, signal, at)
-        parts = [_walk(branch, s, f"{at}.parallel[{i}]", power)
-                 for i, (branch, s) in enumerate(zip(layer.layers, signal, strict=True))]  # type: ignore[arg-type]
+        parts = [
+            _walk(branch, s, f"{at}.parallel[{i}]", power)
+            for i, (branch, s) in enumerate(zip(layer.layers, signal, strict=True))
+        ]  # type: ignore[arg-type]
         return after, sum(part[1] for part in parts), sum(part[2] for part in parts)
     after = trace(layer, signal, at)
     elements = sum(prod(s.spatial) ** power for s in (after if isinstance(after, tuple) else (after,)))

@@ -41,9 +41,15 @@ def paired(x1: Array, x2: Array, *, full: bool, wants_ntk: bool, itself: bool = 
     else:
         cov1, cov2 = jnp.moveaxis(_mean_square(x1), 0, -1), jnp.moveaxis(_mean_square(x2), 0, -1)
         nngp = jnp.moveaxis(jnp.mean(x1 * x2, axis=-1), 0, -1)
-    residual = Residual(scale, jnp.mean((u - v) ** 2, axis=-1), jnp.mean((u + v) ** 2, axis=-1),
-                        jnp.mean((u - v) * (u + v), axis=-1))
-    return Covariance(nngp, None, cov1, cov2, residual, None, shape, full and rank > 0, False, itself, wants_ntk)
+    residual = Residual(
+        scale,
+        jnp.mean((u - v) ** 2, axis=-1),
+        jnp.mean((u + v) ** 2, axis=-1),
+        jnp.mean((u - v) * (u + v), axis=-1),
+    )
+    return Covariance(
+        nngp, None, cov1, cov2, residual, None, shape, full and rank > 0, False, itself, wants_ntk
+    )
 
 
 def _mean_square(x: Array) -> Array:

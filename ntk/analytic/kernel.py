@@ -34,7 +34,13 @@ def read_out(state: Any, names: tuple[str, ...]) -> dict[str, Array]:
 
 
 def outer_kernel(
-    layer: Layer, x1: Array, x2: Array, names: tuple[str, ...], *, doubting: bool = False, blocked: bool = False
+    layer: Layer,
+    x1: Array,
+    x2: Array,
+    names: tuple[str, ...],
+    *,
+    doubting: bool = False,
+    blocked: bool = False,
 ) -> tuple[dict[str, Array], Array | None]:
     """Kernels of all pairs and, if asked, the doubt (n1, n2) about them.
 
@@ -55,7 +61,12 @@ def outer_kernel(
     split = partial(jnp.reshape, shape=(-1, rows, x2.shape[0]))
     done = lax.map(
         lambda block: finish(replace(state, nngp=block[0], cov1=block[1], doubt=block[2])),
-        (split(state.nngp), state.cov1.reshape(-1, rows, 1), None if state.doubt is None else split(state.doubt)))
+        (
+            split(state.nngp),
+            state.cov1.reshape(-1, rows, 1),
+            None if state.doubt is None else split(state.doubt),
+        ),
+    )
     return jax.tree.map(lambda a: a.reshape(state.nngp.shape), done)
 
 
@@ -103,8 +114,12 @@ def paired_kernel(
     layer: Layer, x1: Array, x2: Array, names: tuple[str, ...], *, itself: bool = False
 ) -> dict[str, Array]:
     """Kernels of row i of x1 with row i of x2, (n,), exact also for equal, collinear and antipodal rows."""
-    return read_out(propagate(layer, inputs.paired(
-        x1, x2, full=needs_full(layer), wants_ntk="ntk" in names, itself=itself)), names)
+    return read_out(
+        propagate(
+            layer, inputs.paired(x1, x2, full=needs_full(layer), wants_ntk="ntk" in names, itself=itself)
+        ),
+        names,
+    )
 
 
 def check_inputs(layer: Layer, x1: Any, x2: Any) -> None:
@@ -143,7 +158,9 @@ class KernelFn:
         x1, x2 = _floating(x1), None if x2 is None else _floating(x2)
         check_inputs(self.layer, x1, x2)
         dtype = np.result_type(x1, x1 if x2 is None else x2)
-        values = concrete_kernel(self.layer, x1.astype(dtype), None if x2 is None else x2.astype(dtype), names)
+        values = concrete_kernel(
+            self.layer, x1.astype(dtype), None if x2 is None else x2.astype(dtype), names
+        )
         if jax.dtypes.canonicalize_dtype(dtype) == dtype:
             values = {name: jnp.asarray(value) for name, value in values.items()}
         return chosen(get, values)

@@ -40,7 +40,9 @@ def determinant(state: Covariance) -> Array | None:
         return None
     var1, var2 = state.variances()
     product, square, direct = r.minus * r.plus, r.delta**2, var1 * var2
-    return jnp.maximum(jnp.where(product + square < 4 * direct, (product - square) / 4, direct - state.nngp**2), 0)
+    return jnp.maximum(
+        jnp.where(product + square < 4 * direct, (product - square) / 4, direct - state.nngp**2), 0
+    )
 
 
 def resynchronised(before: Covariance, after: Covariance) -> Covariance:
@@ -53,4 +55,6 @@ def resynchronised(before: Covariance, after: Covariance) -> Covariance:
     equal = (before.residual.minus == 0) & (before.residual.delta == 0) & (before.residual.scale == 1)
     minus = jnp.where(equal, 0, jnp.maximum(var1 + var2 - 2 * after.nngp, 0))
     delta = jnp.where(equal, 0, var1 - var2)
-    return replace(after, residual=Residual(scale, minus, jnp.maximum(var1 + var2 + 2 * after.nngp, 0), delta))
+    return replace(
+        after, residual=Residual(scale, minus, jnp.maximum(var1 + var2 + 2 * after.nngp, 0), delta)
+    )

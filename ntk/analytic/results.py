@@ -60,7 +60,8 @@ class NtkNngpKernels(_NtkNngpFields, Kernels):
 
 
 _FORMS: dict[tuple[str, ...], Any] = {
-    kind._fields: kind for kind in (NngpKernels, NtkKernels, NngpNtkKernels, NtkNngpKernels)}
+    kind._fields: kind for kind in (NngpKernels, NtkKernels, NngpNtkKernels, NtkNngpKernels)
+}
 
 
 def asked(get: Any) -> tuple[str, ...]:

@@ -51,14 +51,23 @@ def _weighted(states: Branches, weights: list[float]) -> Covariance:
 
     tangents = [(w, s.ntk) for w, s in zip(weights, states, strict=True) if s.ntk is not None]
     after = replace(
-        states[0], nngp=over(lambda s: s.nngp), ntk=total(tangents) if tangents else None,
-        cov1=over(lambda s: s.cov1), cov2=over(lambda s: s.cov2), doubt=_worst_doubt(states))
+        states[0],
+        nngp=over(lambda s: s.nngp),
+        ntk=total(tangents) if tangents else None,
+        cov1=over(lambda s: s.cov1),
+        cov2=over(lambda s: s.cov2),
+        doubt=_worst_doubt(states),
+    )
     residuals = [(w, s.residual) for w, s in zip(weights, states, strict=True) if s.residual is not None]
     if not residuals:
         return after
     first = residuals[0][1]
-    added = Residual(first.scale, total([(w, r.minus) for w, r in residuals]),
-                     total([(w, r.plus) for w, r in residuals]), total([(w, r.delta) for w, r in residuals]))
+    added = Residual(
+        first.scale,
+        total([(w, r.minus) for w, r in residuals]),
+        total([(w, r.plus) for w, r in residuals]),
+        total([(w, r.delta) for w, r in residuals]),
+    )
     # Residuals add where the branches agree on the scale of the pair (a LayerNorm in one of them changes it).
     agree = reduce(and_, [r.scale == first.scale for _, r in residuals])
     other = resynchronised(_all_equal(states), after).residual
@@ -68,9 +77,15 @@ def _weighted(states: Branches, weights: list[float]) -> Covariance:
 def _all_equal(states: Branches) -> Covariance:
     """A state whose residuals vanish where those of all branches do."""
     residuals = [s.residual for s in states if s.residual is not None]
-    return replace(states[0], residual=Residual(
-        reduce(lambda a, b: a * b, [r.scale for r in residuals]),
-        reduce(add, [r.minus for r in residuals]), residuals[0].plus, reduce(add, [abs(r.delta) for r in residuals])))
+    return replace(
+        states[0],
+        residual=Residual(
+            reduce(lambda a, b: a * b, [r.scale for r in residuals]),
+            reduce(add, [r.minus for r in residuals]),
+            residuals[0].plus,
+            reduce(add, [abs(r.delta) for r in residuals]),
+        ),
+    )
 
 
 @propagate.register
@@ -88,10 +103,17 @@ def _(layer: FanInConcat, states: tuple) -> Covariance:
 @propagate.register
 def _(layer: FanInProd, states: tuple) -> Covariance:
     """K = Π Kᵢ, T = Σᵢ Tᵢ Π_{j≠i} Kⱼ."""
-    tangents = [reduce(mul, [s.ntk if j == i else s.nngp for j, s in enumerate(states)])
-                for i, state in enumerate(states) if state.ntk is not None]
+    tangents = [
+        reduce(mul, [s.ntk if j == i else s.nngp for j, s in enumerate(states)])
+        for i, state in enumerate(states)
+        if state.ntk is not None
+    ]
     after = replace(
-        states[0], nngp=reduce(mul, [s.nngp for s in states]), ntk=reduce(add, tangents) if tangents else None,
-        cov1=reduce(mul, [s.cov1 for s in states]), cov2=reduce(mul, [s.cov2 for s in states]),
-        doubt=_worst_doubt(states))
+        states[0],
+        nngp=reduce(mul, [s.nngp for s in states]),
+        ntk=reduce(add, tangents) if tangents else None,
+        cov1=reduce(mul, [s.cov1 for s in states]),
+        cov2=reduce(mul, [s.cov2 for s in states]),
+        doubt=_worst_doubt(states),
+    )
     return after if states[0].residual is None else resynchronised(_all_equal(states), after)

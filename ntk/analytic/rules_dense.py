@@ -14,8 +14,13 @@ from ntk.stax.linear import Dense, Parameterization
 
 
 def affine(
-    before: Covariance, mixed: Covariance, W_std: float, b_std: float | None, parameterization: Parameterization,
-    width: int, channels: int,
+    before: Covariance,
+    mixed: Covariance,
+    W_std: float,
+    b_std: float | None,
+    parameterization: Parameterization,
+    width: int,
+    channels: int,
 ) -> Covariance:
     """The state after weights of standard deviation W_std and a bias.
 
@@ -35,5 +40,12 @@ def affine(
 
 @propagate.register
 def _(layer: Dense, state: Covariance) -> Covariance:
-    return affine(state, state, layer.W_std, layer.b_std, layer.parameterization,
-                  state.channels // layer.s[0], layer.out_dim * layer.s[1])
+    return affine(
+        state,
+        state,
+        layer.W_std,
+        layer.b_std,
+        layer.parameterization,
+        state.channels // layer.s[0],
+        layer.out_dim * layer.s[1],
+    )

@@ -23,7 +23,9 @@ def _(layer: LayerNorm, state: Covariance) -> Covariance:
 
     def inverse(cov: Array) -> Array:
         var = diagonal(cov, rank) if state.full else cov
-        return lax.rsqrt(jnp.maximum(jnp.mean(var, axis=axes, keepdims=True) + layer.eps, jnp.finfo(var.dtype).tiny))
+        return lax.rsqrt(
+            jnp.maximum(jnp.mean(var, axis=axes, keepdims=True) + layer.eps, jnp.finfo(var.dtype).tiny)
+        )
 
     root1, root2 = inverse(state.cov1), inverse(state.cov2)
 
@@ -32,8 +34,12 @@ def _(layer: LayerNorm, state: Covariance) -> Covariance:
 
     factor = place(root1, 1) * place(root2, 0)
     after = replace(
-        state, nngp=state.nngp * factor, ntk=None if state.ntk is None else state.ntk * factor,
-        cov1=state.cov1 * place(root1, 1) * place(root1, 0), cov2=state.cov2 * place(root2, 1) * place(root2, 0))
+        state,
+        nngp=state.nngp * factor,
+        ntk=None if state.ntk is None else state.ntk * factor,
+        cov1=state.cov1 * place(root1, 1) * place(root1, 0),
+        cov2=state.cov2 * place(root2, 1) * place(root2, 0),
+    )
     if state.residual is None:
         return after
     if len(axes) < rank:
@@ -56,7 +62,9 @@ def _(layer: Dropout, state: Covariance) -> Covariance:
 
     after = replace(state, cov1=boosted(state.cov1), cov2=boosted(state.cov2))
     if state.itself:
-        after = replace(after, nngp=boosted(state.nngp), ntk=None if state.ntk is None else boosted(state.ntk))
+        after = replace(
+            after, nngp=boosted(state.nngp), ntk=None if state.ntk is None else boosted(state.ntk)
+        )
     r = state.residual
     if r is None:
         return after

@@ -44,13 +44,17 @@ def piecewise_linear(alpha: float, beta: float, state: Covariance) -> Covariance
     residual = state.residual
     if residual is not None:
         residual = mixed_residual(abs_residual(residual, theta, var1, var2), residual, alpha2, beta2)
-    return settled(replace(
-        state,
-        nngp=alpha2 * abs_moment(theta) + beta2 * state.nngp,
-        ntk=None if state.ntk is None else state.ntk * (alpha2 * sign_moment(theta) + beta2),
-        cov1=cov1, cov2=cov2, residual=residual,
-        doubt=state.doubting(theta.gap < doubtful_gap(state.nngp.dtype)),
-    ))
+    return settled(
+        replace(
+            state,
+            nngp=alpha2 * abs_moment(theta) + beta2 * state.nngp,
+            ntk=None if state.ntk is None else state.ntk * (alpha2 * sign_moment(theta) + beta2),
+            cov1=cov1,
+            cov2=cov2,
+            residual=residual,
+            doubt=state.doubting(theta.gap < doubtful_gap(state.nngp.dtype)),
+        )
+    )
 
 
 def _by_slopes(layer: Layer, state: Covariance) -> Covariance:
@@ -92,9 +96,17 @@ def _steps(state: Covariance, height: float, offset: float) -> Covariance:
         delta = h2 * ((var1 > 0).astype(near.dtype) - (var2 > 0).astype(near.dtype))
         residual = Residual(jnp.ones_like(residual.scale), minus, plus, delta + jnp.zeros_like(minus))
     # The root in θ ~ √gap doubles the digits that are lost when another such layer follows.
-    return settled(replace(
-        state, nngp=moment(var1, var2, sign_moment(theta)), ntk=None, cov1=cov1, cov2=cov2, residual=residual,
-        doubt=state.doubting(theta.gap < 10 * doubtful_gap(state.nngp.dtype))))
+    return settled(
+        replace(
+            state,
+            nngp=moment(var1, var2, sign_moment(theta)),
+            ntk=None,
+            cov1=cov1,
+            cov2=cov2,
+            residual=residual,
+            doubt=state.doubting(theta.gap < 10 * doubtful_gap(state.nngp.dtype)),
+        )
+    )
 
 
 @propagate.register
@@ -113,6 +125,15 @@ def _(layer: RectifiedMonomial, state: Covariance) -> Covariance:
     half_moment = math.prod(range(2 * n - 1, 0, -2)) / 2
     cov1, cov2 = own_covariances(state, dual, lambda var: half_moment * var**n)
     slope = n * n * rectified_moment(n - 1, theta)
-    return settled(resynchronised(state, replace(
-        state, nngp=rectified_moment(n, theta), ntk=None if state.ntk is None else state.ntk * slope,
-        cov1=cov1, cov2=cov2)))
+    return settled(
+        resynchronised(
+            state,
+            replace(
+                state,
+                nngp=rectified_moment(n, theta),
+                ntk=None if state.ntk is None else state.ntk * slope,
+                cov1=cov1,
+                cov2=cov2,
+            ),
+        )
+    )

@@ -60,8 +60,10 @@ dual_of.register(ElementwiseNumerical, lambda layer: gauss_hermite(by_name(layer
 @dual_of.register
 def _(layer: Elementwise) -> smooth.Dual:
     if layer.nngp_fn is None:
-        raise ArchitectureError("Elementwise: nngp_fn is needed for the kernel. hint: ElementwiseNumerical integrates "
-                                "numerically, ntk.monte_carlo_kernel_fn samples finite networks")
+        raise ArchitectureError(
+            "Elementwise: nngp_fn is needed for the kernel. hint: ElementwiseNumerical integrates "
+            "numerically, ntk.monte_carlo_kernel_fn samples finite networks"
+        )
     return smooth.user_function(layer.nngp_fn, layer.d_nngp_fn)
 
 
@@ -71,9 +73,16 @@ def _smooth(layer: Any, state: Covariance) -> Covariance:
     var1, var2 = state.variances()
     nngp, slope = dual(state.nngp, var1, var2, determinant(state))
     cov1, cov2 = own_covariances(
-        state, lambda k, v1, v2: dual(k, v1, v2, None)[0], lambda v: dual(v, v, v, jnp.zeros_like(v))[0])
-    return settled(resynchronised(state, replace(
-        state, nngp=nngp, ntk=None if state.ntk is None else state.ntk * slope, cov1=cov1, cov2=cov2)))
+        state, lambda k, v1, v2: dual(k, v1, v2, None)[0], lambda v: dual(v, v, v, jnp.zeros_like(v))[0]
+    )
+    return settled(
+        resynchronised(
+            state,
+            replace(
+                state, nngp=nngp, ntk=None if state.ntk is None else state.ntk * slope, cov1=cov1, cov2=cov2
+            ),
+        )
+    )
 
 
 def _erf(a: float, b: float, c: float, state: Covariance) -> Covariance:
@@ -87,9 +96,19 @@ def _erf(a: float, b: float, c: float, state: Covariance) -> Covariance:
         return a2 * arcsine.erf_moments(b2 * nngp, b2 * var1, b2 * var2, None)[0] + c2
 
     cov1, cov2 = own_covariances(state, dual, lambda var: a2 * arcsine.erf_variance(b2 * var) + c2)
-    return settled(resynchronised(state, replace(
-        state, nngp=a2 * value + c2, ntk=None if state.ntk is None else state.ntk * (a2 * b2 * slope),
-        cov1=cov1, cov2=cov2, doubt=state.doubting(ratio < doubtful_gap(state.nngp.dtype)))))
+    return settled(
+        resynchronised(
+            state,
+            replace(
+                state,
+                nngp=a2 * value + c2,
+                ntk=None if state.ntk is None else state.ntk * (a2 * b2 * slope),
+                cov1=cov1,
+                cov2=cov2,
+                doubt=state.doubting(ratio < doubtful_gap(state.nngp.dtype)),
+            ),
+        )
+    )
 
 
 propagate.register(Erf, lambda layer, state: _erf(layer.a, layer.b, layer.c, state))
@@ -111,5 +130,8 @@ def _(layer: ExpNormalized, state: Covariance) -> Covariance:
     top = math.exp(layer.gamma * (1 + layer.shift))
     cov1, cov2 = own_covariances(state, dual, lambda var: top * var)
     ntk = None if state.ntk is None else layer.gamma * state.ntk * factor(state.nngp, var1, var2)[1]
-    return settled(resynchronised(state, replace(
-        state, nngp=dual(state.nngp, var1, var2), ntk=ntk, cov1=cov1, cov2=cov2)))
+    return settled(
+        resynchronised(
+            state, replace(state, nngp=dual(state.nngp, var1, var2), ntk=ntk, cov1=cov1, cov2=cov2)
+        )
+    )

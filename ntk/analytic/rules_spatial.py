@@ -33,8 +33,17 @@ def _filtered(layer: Any, before: Covariance, inputs: Covariance, geometry: tupl
     size = prod(layer.filter_shape)
     mean = inputs.map(lambda k: shared_sum(k, geometry, inputs.full) / size)
     mean = replace(mean, shape=(*[g.out for g in geometry], before.channels))
-    return settled(affine(before, mean, layer.W_std, layer.b_std, layer.parameterization,
-                          size * before.channels // layer.s[0], layer.out_chan * layer.s[1]))
+    return settled(
+        affine(
+            before,
+            mean,
+            layer.W_std,
+            layer.b_std,
+            layer.parameterization,
+            size * before.channels // layer.s[0],
+            layer.out_chan * layer.s[1],
+        )
+    )
 
 
 @propagate.register
@@ -80,28 +89,49 @@ def everywhere(state: Covariance) -> Covariance:
     if r is None:
         return after
     a, b = expand(state.cov1 / r.scale, rank, 1), expand(state.cov2 * r.scale, rank, 0)
-    return replace(after, residual=Residual(
-        r.scale, with_diagonal((a + b) + 0 * after.nngp, r.minus, rank),
-        with_diagonal((a + b) + 0 * after.nngp, r.plus, rank), with_diagonal((a - b) + 0 * after.nngp, r.delta, rank)))
+    return replace(
+        after,
+        residual=Residual(
+            r.scale,
+            with_diagonal((a + b) + 0 * after.nngp, r.minus, rank),
+            with_diagonal((a + b) + 0 * after.nngp, r.plus, rank),
+            with_diagonal((a - b) + 0 * after.nngp, r.delta, rank),
+        ),
+    )
 
 
 def _pooled(state: Covariance, pool: Any, shape: tuple[int, ...]) -> Covariance:
     """The state after the linear map `pool` of positions. Residuals do not pass through a pooling pair by pair: they
     are found anew by cancellation, exactly zero where the inputs were equal at every position."""
     rank = len(state.spatial)
-    after = replace(state, nngp=pool(state.nngp), ntk=None if state.ntk is None else pool(state.ntk),
-                    cov1=pool(state.cov1), cov2=pool(state.cov2), shape=shape, full=len(shape) > 1)
+    after = replace(
+        state,
+        nngp=pool(state.nngp),
+        ntk=None if state.ntk is None else pool(state.ntk),
+        cov1=pool(state.cov1),
+        cov2=pool(state.cov2),
+        shape=shape,
+        full=len(shape) > 1,
+    )
     r = state.residual
     if r is None:
         return after
     equal = jnp.all((diagonal(r.minus, rank) == 0) & (diagonal(r.delta, rank) == 0), axis=tuple(range(rank)))
     equal = equal & (r.scale == 1)
     # Equal inputs have one covariance, up to the order of summation.
-    after = replace(after, nngp=jnp.where(equal, after.cov1, after.nngp), cov2=jnp.where(equal, after.cov1, after.cov2))
+    after = replace(
+        after, nngp=jnp.where(equal, after.cov1, after.nngp), cov2=jnp.where(equal, after.cov1, after.cov2)
+    )
     var1, var2 = after.variances()
-    return replace(after, residual=Residual(
-        jnp.ones_like(r.scale), jnp.maximum(var1 + var2 - 2 * after.nngp, 0),
-        jnp.maximum(var1 + var2 + 2 * after.nngp, 0), var1 - var2 + 0 * after.nngp))
+    return replace(
+        after,
+        residual=Residual(
+            jnp.ones_like(r.scale),
+            jnp.maximum(var1 + var2 - 2 * after.nngp, 0),
+            jnp.maximum(var1 + var2 + 2 * after.nngp, 0),
+            var1 - var2 + 0 * after.nngp,
+        ),
+    )
 
 
 @propagate.register(AvgPool)

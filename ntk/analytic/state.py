@@ -43,8 +43,12 @@ class Residual:
     def add_constant(self, b2: float | Array) -> Residual:
         """After adding the same independent variable of variance b2 to u and v."""
         r = jnp.sqrt(self.scale)
-        return Residual(self.scale, self.minus + b2 * (1 / r - r) ** 2, self.plus + b2 * (1 / r + r) ** 2,
-                        self.delta + b2 * (1 / self.scale - self.scale))
+        return Residual(
+            self.scale,
+            self.minus + b2 * (1 / r - r) ** 2,
+            self.plus + b2 * (1 / r + r) ** 2,
+            self.delta + b2 * (1 / self.scale - self.scale),
+        )
 
 
 @partial(
@@ -92,14 +96,23 @@ class Covariance:
     def map(self, f: Callable[[Array], Array]) -> Covariance:
         """The state after a linear map of the network that acts on every covariance array as `f`."""
         return replace(
-            self, nngp=f(self.nngp), ntk=None if self.ntk is None else f(self.ntk), cov1=f(self.cov1),
-            cov2=f(self.cov2), residual=None if self.residual is None else self.residual.map(f))
+            self,
+            nngp=f(self.nngp),
+            ntk=None if self.ntk is None else f(self.ntk),
+            cov1=f(self.cov1),
+            cov2=f(self.cov2),
+            residual=None if self.residual is None else self.residual.map(f),
+        )
 
     def add_constant(self, b2: float | Array) -> Covariance:
         """The state after adding an independent N(0, b2) bias, shared by all positions, to every channel."""
         return replace(
-            self, nngp=self.nngp + b2, cov1=self.cov1 + b2, cov2=self.cov2 + b2,
-            residual=None if self.residual is None else self.residual.add_constant(b2))
+            self,
+            nngp=self.nngp + b2,
+            cov1=self.cov1 + b2,
+            cov2=self.cov2 + b2,
+            residual=None if self.residual is None else self.residual.add_constant(b2),
+        )
 
     def variances(self) -> tuple[Array, Array]:
         """E u² and E v², broadcastable against nngp."""

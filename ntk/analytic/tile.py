@@ -37,8 +37,8 @@ _PAIRS_BYTES = 2**27
 def _outer(layer: Layer, names: tuple[str, ...]) -> Any:
     def run(x1: jax.Array, x2: jax.Array) -> tuple[dict[str, jax.Array], jax.Array]:
         values, doubt = outer_kernel(
-            layer, x1, x2, names, doubting=True,
-            blocked=x1.ndim > 2 or jax.default_backend() == "cpu")
+            layer, x1, x2, names, doubting=True, blocked=x1.ndim > 2 or jax.default_backend() == "cpu"
+        )
         assert doubt is not None
         return values, doubt if doubt.dtype == bool else doubt > _DOUBT_LIMIT
 
@@ -62,8 +62,13 @@ class TileKernel:
     """
 
     def __init__(
-        self, architecture: Layer, input_shape: tuple[int, ...], *, get: tuple[str, ...] = ("ntk",),
-        precision: Precision = "float64", tile: int,
+        self,
+        architecture: Layer,
+        input_shape: tuple[int, ...],
+        *,
+        get: tuple[str, ...] = ("ntk",),
+        precision: Precision = "float64",
+        tile: int,
     ) -> None:
         if precision not in ("float32", "float64"):
             raise ValueError(f"precision must be float32 or float64, got {precision!r}")
@@ -106,13 +111,19 @@ class TileKernel:
         values = self._exact(x, x, np.arange(len(x)), np.arange(len(x)), itself=True)
         return {name: value.astype(self.dtype) for name, value in values.items()}
 
-    def _fast(self, x1: np.ndarray, x2: np.ndarray, dtype: np.dtype) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    def _fast(
+        self, x1: np.ndarray, x2: np.ndarray, dtype: np.dtype
+    ) -> tuple[dict[str, np.ndarray], np.ndarray]:
         with jax.enable_x64(True):
-            values, doubt = _outer(self.architecture, self.names)(self._padded(x1, dtype), self._padded(x2, dtype))
+            values, doubt = _outer(self.architecture, self.names)(
+                self._padded(x1, dtype), self._padded(x2, dtype)
+            )
         crop = np.s_[: len(x1), : len(x2)]
         return {name: np.asarray(value)[crop] for name, value in values.items()}, np.asarray(doubt)[crop]
 
-    def _correct(self, values: dict[str, np.ndarray], doubt: np.ndarray, x1: np.ndarray, x2: np.ndarray) -> None:
+    def _correct(
+        self, values: dict[str, np.ndarray], doubt: np.ndarray, x1: np.ndarray, x2: np.ndarray
+    ) -> None:
         if not doubt.any():
             return
         if self.dtype == np.float32 and np.count_nonzero(doubt) > _WHOLE_TILE * doubt.size:
@@ -137,8 +148,10 @@ class TileKernel:
                 part = run(_pad(x1[rows[here]], size, np.float64), _pad(x2[columns[here]], size, np.float64))
                 count = len(rows[here])
                 parts.append({name: np.asarray(value)[:count] for name, value in part.items()})
-        return {name: np.concatenate([part[name] for part in parts]) if parts else np.empty(0)
-                for name in self.names}
+        return {
+            name: np.concatenate([part[name] for part in parts]) if parts else np.empty(0)
+            for name in self.names
+        }
 
     def _pairs(self, count: int) -> int:
         """Pairs per call of the paired kernel: one of two sizes, each compiled once, within the memory of a block."""
@@ -151,7 +164,9 @@ class TileKernel:
 
     def _check(self, x: np.ndarray, rows: bool = True) -> None:
         if x.shape[1:] != self.input_shape:
-            raise ValueError(f"inputs must have shape (rows, {', '.join(map(str, self.input_shape))}), got {x.shape}")
+            raise ValueError(
+                f"inputs must have shape (rows, {', '.join(map(str, self.input_shape))}), got {x.shape}"
+            )
         if rows and len(x) > self.tile:
             raise ValueError(f"at most {self.tile} rows make a tile, got {len(x)}")
 

@@ -47,9 +47,15 @@ def padded(state: Covariance, axes: tuple[Axis, ...], interior: tuple[int, ...] 
     b = expand(_padded(jnp.squeeze(var2, tuple(range(0, 2 * rank, 2))) * r.scale, axes, 1, interior), rank, 0)
     outside = pad(jnp.ones_like(state.nngp)) == 0
     padded_r = r.map(pad)
-    return replace(after, residual=Residual(
-        r.scale, padded_r.minus + jnp.where(outside, a + b, 0), padded_r.plus + jnp.where(outside, a + b, 0),
-        padded_r.delta + jnp.where(outside, a - b, 0)))
+    return replace(
+        after,
+        residual=Residual(
+            r.scale,
+            padded_r.minus + jnp.where(outside, a + b, 0),
+            padded_r.plus + jnp.where(outside, a + b, 0),
+            padded_r.delta + jnp.where(outside, a - b, 0),
+        ),
+    )
 
 
 def _slice(k: Array, axis: int, start: int, geometry: Axis) -> Array:
@@ -60,8 +66,13 @@ def shared_sum(k: Array, axes: tuple[Axis, ...], full: bool) -> Array:
     """Σ_t K[i s + t, i' s + t] over the offsets of all axes, for `k` already padded."""
     for i, geometry in enumerate(axes):
         if full:
-            k = reduce(add, [_slice(_slice(k, 2 * i, t, geometry), 2 * i + 1, t, geometry)
-                             for t in range(geometry.window)])
+            k = reduce(
+                add,
+                [
+                    _slice(_slice(k, 2 * i, t, geometry), 2 * i + 1, t, geometry)
+                    for t in range(geometry.window)
+                ],
+            )
         else:
             k = reduce(add, [_slice(k, i, t, geometry) for t in range(geometry.window)])
     return k
@@ -77,5 +88,7 @@ def independent_sum(k: Array, axes: tuple[Axis, ...]) -> Array:
 
 def window_counts(axes: tuple[Axis, ...], dtype: Any) -> list[Array]:
     """For every axis the number of positions inside the input that each window covers."""
-    return [reduce(add, [_slice(_padded(jnp.ones(a.size, dtype), (a,), 1), 0, t, a) for t in range(a.window)])
-            for a in axes]
+    return [
+        reduce(add, [_slice(_padded(jnp.ones(a.size, dtype), (a,), 1), 0, t, a) for t in range(a.window)])
+        for a in axes
+    ]

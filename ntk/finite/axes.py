@@ -46,14 +46,20 @@ class KernelAxes:
 
     @classmethod
     def read(
-        cls, ndim: int, trace_axes: int | Sequence[int], diagonal_axes: int | Sequence[int], batch: int | None = None
+        cls,
+        ndim: int,
+        trace_axes: int | Sequence[int],
+        diagonal_axes: int | Sequence[int],
+        batch: int | None = None,
     ) -> KernelAxes:
         """From the arguments of a user. Raises ValueError for axes that the output lacks or that are named twice."""
         trace = canonical(trace_axes, ndim, "trace_axes")
         diagonal = canonical(diagonal_axes, ndim, "diagonal_axes")
         if both := set(trace) & set(diagonal):
             raise ValueError(f"trace_axes and diagonal_axes both name the output axis {min(both)}")
-        kinds = tuple(Kind.TRACE if i in trace else Kind.DIAGONAL if i in diagonal else Kind.FREE for i in range(ndim))
+        kinds = tuple(
+            Kind.TRACE if i in trace else Kind.DIAGONAL if i in diagonal else Kind.FREE for i in range(ndim)
+        )
         return cls(kinds, batch)
 
     @property
@@ -92,14 +98,16 @@ class KernelAxes:
             right.append(ndim + axis if kind is Kind.FREE else axis)
             out += [axis, ndim + axis] if kind is Kind.FREE else [axis]
         feature = 2 * ndim
-        return jnp.einsum(first, [*left, feature], second, [*right, feature], out, precision=lax.Precision.HIGHEST)
+        return jnp.einsum(
+            first, [*left, feature], second, [*right, feature], out, precision=lax.Precision.HIGHEST
+        )
 
     def _traces_last(self, values: Array) -> Array:
         """(n, \\*tail, features) with the trace axes among the features: one contracted axis makes a plain product."""
         kept = [axis for axis, kind in enumerate(self.tail, 1) if kind is not Kind.TRACE]
         traced = [axis for axis, kind in enumerate(self.tail, 1) if kind is Kind.TRACE]
         moved = values.transpose(0, *kept, *traced, values.ndim - 1)
-        return moved.reshape(*moved.shape[: 1 + len(kept)], math.prod(moved.shape[1 + len(kept):]))
+        return moved.reshape(*moved.shape[: 1 + len(kept)], math.prod(moved.shape[1 + len(kept) :]))
 
     def reduce(self, full: Array) -> Array:
         """What `contract` gives, from all entries: (n1, n2, \\*tail, \\*tail), or (n, \\*tail, \\*tail) if paired."""
@@ -113,7 +121,9 @@ class KernelAxes:
 
     def finish(self, kernel: Array, shape: Sequence[int]) -> Array:
         """The kernel as users see it, from `contract`'s result and the shape of f(x1): averaged, axes in order."""
-        kernel = kernel / math.prod(size for kind, size in zip(self.kinds, shape, strict=True) if kind is Kind.TRACE)
+        kernel = kernel / math.prod(
+            size for kind, size in zip(self.kinds, shape, strict=True) if kind is Kind.TRACE
+        )
         if self.batch is None:
             return kernel[0, 0]
         if self.kinds[self.batch] is Kind.TRACE:

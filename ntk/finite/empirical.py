@@ -103,8 +103,10 @@ def empirical_ntk_fn(
 
     Source: Novak, Sohl-Dickstein & Schoenholz 2022, "Fast finite width neural tangent kernel".
     """
-    run = jax.jit(partial(_ntk, f, trace_axes, diagonal_axes, vmap_axes, implementation_of(implementation)),
-                  static_argnames="fixed")
+    run = jax.jit(
+        partial(_ntk, f, trace_axes, diagonal_axes, vmap_axes, implementation_of(implementation)),
+        static_argnames="fixed",
+    )
 
     def ntk_fn(x1: Any, x2: Any, params: Any, **apply_fn_kwargs: Any) -> Any:
         traced, fixed = traced_and_fixed(apply_fn_kwargs)
@@ -124,8 +126,10 @@ def empirical_kernel_fn(
 
     get: "nngp" or "ntk" returns that kernel; a tuple of names, or None for both, returns `ntk.analytic.Kernels`.
     """
-    functions = {"nngp": empirical_nngp_fn(f, trace_axes, diagonal_axes),
-                 "ntk": empirical_ntk_fn(f, trace_axes, diagonal_axes, vmap_axes, implementation)}
+    functions = {
+        "nngp": empirical_nngp_fn(f, trace_axes, diagonal_axes),
+        "ntk": empirical_ntk_fn(f, trace_axes, diagonal_axes, vmap_axes, implementation),
+    }
 
     def kernel_fn(x1: Any, x2: Any, get: Any, params: Any, **apply_fn_kwargs: Any) -> Any:
         return chosen(get, {name: functions[name](x1, x2, params, **apply_fn_kwargs) for name in asked(get)})
@@ -134,8 +138,16 @@ def empirical_kernel_fn(
 
 
 def _ntk(
-    f: Callable[..., Any], trace_axes: Axes, diagonal_axes: Axes, vmap_axes: Any, implementation: NtkImplementation,
-    x1: Any, x2: Any, params: Any, traced: dict[str, Any], fixed: tuple[tuple[str, Any], ...],
+    f: Callable[..., Any],
+    trace_axes: Axes,
+    diagonal_axes: Axes,
+    vmap_axes: Any,
+    implementation: NtkImplementation,
+    x1: Any,
+    x2: Any,
+    params: Any,
+    traced: dict[str, Any],
+    fixed: tuple[tuple[str, Any], ...],
 ) -> Any:
     if not jax.tree.leaves(params):
         raise ValueError("params has no arrays to take derivatives along")
@@ -145,11 +157,18 @@ def _ntk(
     one = split_examples(f, x1, kwargs1, places)
     two = one if x2 is None else split_examples(f, x2, kwargs2, places)
     leaves, structure = jax.tree.flatten(outputs)
-    axes = [KernelAxes.read(leaf.ndim, trace_axes, diagonal_axes, place if places.mapped else None)
-            for leaf, place in zip(leaves, places.outputs, strict=True)]
+    axes = [
+        KernelAxes.read(leaf.ndim, trace_axes, diagonal_axes, place if places.mapped else None)
+        for leaf, place in zip(leaves, places.outputs, strict=True)
+    ]
     if len({a.paired for a in axes}) > 1:
-        raise ValueError("trace_axes and diagonal_axes take the axis of examples of some outputs and not of others")
-    tails = [jax.eval_shape(lambda p, r, i=i: one.single(p, r)[i], params, one.row()).shape for i in range(len(axes))]
+        raise ValueError(
+            "trace_axes and diagonal_axes take the axis of examples of some outputs and not of others"
+        )
+    tails = [
+        jax.eval_shape(lambda p, r, i=i: one.single(p, r)[i], params, one.row()).shape
+        for i in range(len(axes))
+    ]
     block, size = _method(implementation, params, one, two, axes, tails)
     kernels = tiled(block, one.rows, None if x2 is None else two.rows, size, axes)
     done = [a.finish(kernel, leaf.shape) for a, kernel, leaf in zip(axes, kernels, leaves, strict=True)]
@@ -157,7 +176,11 @@ def _ntk(
 
 
 def _method(
-    implementation: NtkImplementation, params: Any, one: Examples, two: Examples, axes: list[KernelAxes],
+    implementation: NtkImplementation,
+    params: Any,
+    one: Examples,
+    two: Examples,
+    axes: list[KernelAxes],
     tails: list[tuple[int, ...]],
 ) -> tuple[Block, int]:
     """The function for a block of rows, and how many rows it should get."""
@@ -165,14 +188,19 @@ def _method(
     plan = structured.plan(params, *programs)
     forward = work(programs[0])
     outputs = sum(int(np.prod(tail)) for tail in tails)
-    kept, summed = (sum(n) for n in zip(*(a.entries(tail) for a, tail in zip(axes, tails, strict=True)), strict=True))
+    kept, summed = (
+        sum(n) for n in zip(*(a.entries(tail) for a, tail in zip(axes, tails, strict=True)), strict=True)
+    )
     weights = sum(leaf.size for leaf in jax.tree.leaves(params))
     units, inputs, rest = structured.sizes(params, plan)
     if implementation is NtkImplementation.AUTO:
         by_structure = 2 * (inputs + (units + rest) * summed)
         by_products = 2 * outputs * forward.flops
-        implementation = (NtkImplementation.NTK_VECTOR_PRODUCTS if by_products < by_structure
-                          else NtkImplementation.STRUCTURED_DERIVATIVES)
+        implementation = (
+            NtkImplementation.NTK_VECTOR_PRODUCTS
+            if by_products < by_structure
+            else NtkImplementation.STRUCTURED_DERIVATIVES
+        )
     itemsize = max((leaf.dtype.itemsize for leaf in jax.tree.leaves(params)), default=4)
     passes = (1 + outputs) * forward.entries
     if implementation is NtkImplementation.NTK_VECTOR_PRODUCTS:

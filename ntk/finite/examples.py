@@ -57,9 +57,13 @@ def read_vmap_axes(vmap_axes: Any, x: Any, kwargs: dict[str, Any], outputs: Any)
     triple = isinstance(vmap_axes, tuple) and len(vmap_axes) == 3
     of_x, of_f, of_kwargs = vmap_axes if triple else (vmap_axes, vmap_axes, {})
     names = kwargs if isinstance(of_kwargs, int) else (of_kwargs or {})
-    keywords = {name: of_kwargs if isinstance(of_kwargs, int) else of_kwargs[name] for name in names if name in kwargs}
-    keywords = {name: canonical(axis, jnp.ndim(kwargs[name]), f"vmap_axes of {name}")[0]
-                for name, axis in keywords.items()}
+    keywords = {
+        name: of_kwargs if isinstance(of_kwargs, int) else of_kwargs[name] for name in names if name in kwargs
+    }
+    keywords = {
+        name: canonical(axis, jnp.ndim(kwargs[name]), f"vmap_axes of {name}")[0]
+        for name, axis in keywords.items()
+    }
     read = VmapAxes(_spread(of_x, x, "inputs"), keywords, _spread(of_f, outputs, "outputs"))
     if read.mapped and any(axis is None for axis in read.outputs):
         raise ValueError(f"vmap_axes gives the inputs an axis of examples and the outputs none: {vmap_axes}")
@@ -68,18 +72,24 @@ def read_vmap_axes(vmap_axes: Any, x: Any, kwargs: dict[str, Any], outputs: Any)
 
 def _spread(axes: Any, tree: Any, what: str) -> list[int | None]:
     leaves, structure = jax.tree.flatten(tree)
-    each = [axes] * len(leaves) if axes is None or isinstance(axes, int) else jax.tree.leaves(
-        axes, is_leaf=lambda a: a is None)
+    each = (
+        [axes] * len(leaves)
+        if axes is None or isinstance(axes, int)
+        else jax.tree.leaves(axes, is_leaf=lambda a: a is None)
+    )
     if len(each) != len(leaves):
         raise ValueError(f"vmap_axes: got {len(each)} axes for {what} of {len(leaves)} arrays ({structure})")
-    return [None if axis is None else canonical(axis, leaf.ndim, f"vmap_axes of the {what}")[0]
-            for axis, leaf in zip(each, leaves, strict=True)]
+    return [
+        None if axis is None else canonical(axis, leaf.ndim, f"vmap_axes of the {what}")[0]
+        for axis, leaf in zip(each, leaves, strict=True)
+    ]
 
 
 def split_examples(f: Callable[..., Any], x: Any, kwargs: dict[str, Any], axes: VmapAxes) -> Examples:
     """The examples of a batch `x` and keyword arguments."""
     leaves, structure = jax.tree.flatten(x)
     if not axes.mapped:
+
         def whole(params: Any, row: list[Array]) -> list[Array]:
             return jax.tree.leaves(f(params, jax.tree.unflatten(structure, row), **kwargs))
 
@@ -91,13 +101,19 @@ def split_examples(f: Callable[..., Any], x: Any, kwargs: dict[str, Any], axes: 
 
     def single(params: Any, row: list[Array]) -> list[Array]:
         moving = iter(row)
-        full = [array if place is None else jnp.expand_dims(next(moving), place)
-                for array, place in zip(arrays, places, strict=True)]
+        full = [
+            array if place is None else jnp.expand_dims(next(moving), place)
+            for array, place in zip(arrays, places, strict=True)
+        ]
         inputs = jax.tree.unflatten(structure, full[: len(leaves)])
-        out = f(params, inputs, **{**kwargs, **dict(zip(named, full[len(leaves):], strict=True))})
+        out = f(params, inputs, **{**kwargs, **dict(zip(named, full[len(leaves) :], strict=True))})
         return [jnp.squeeze(o, axis) for o, axis in zip(jax.tree.leaves(out), axes.outputs, strict=True)]
 
-    rows = [jnp.moveaxis(array, place, 0) for array, place in zip(arrays, places, strict=True) if place is not None]
+    rows = [
+        jnp.moveaxis(array, place, 0)
+        for array, place in zip(arrays, places, strict=True)
+        if place is not None
+    ]
     return Examples(single, rows)
 
 
@@ -119,6 +135,7 @@ def two_sided(kwargs: dict[str, Any], symmetric: bool) -> tuple[dict[str, Any], 
 
 def traced_and_fixed(kwargs: dict[str, Any]) -> tuple[dict[str, Any], tuple[tuple[str, Any], ...]]:
     """Keyword arguments made of arrays, and the rest (flags, names), which a compiled function is compiled for."""
+
     def arrays(value: Any) -> bool:
         leaves = jax.tree.leaves(value)
         return bool(leaves) and all(isinstance(leaf, (Array, np.ndarray)) for leaf in leaves)

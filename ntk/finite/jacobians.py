@@ -30,9 +30,15 @@ def block(params: Any, one: Examples, two: Examples, axes: list[KernelAxes]) -> 
     def kernels(rows1: list[Array], rows2: list[Array] | None) -> list[Array]:
         first = jacobians(one, rows1)
         second = first if rows2 is None else jacobians(two, rows2)
-        return [sum_of([a.contract(flat(j1, len(a.tail)), flat(j2, len(a.tail)))
-                        for j1, j2 in zip(js1, js2, strict=True)])
-                for a, js1, js2 in zip(axes, first, second, strict=True)]
+        return [
+            sum_of(
+                [
+                    a.contract(flat(j1, len(a.tail)), flat(j2, len(a.tail)))
+                    for j1, j2 in zip(js1, js2, strict=True)
+                ]
+            )
+            for a, js1, js2 in zip(axes, first, second, strict=True)
+        ]
 
     return kernels
 

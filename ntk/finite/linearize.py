@@ -45,8 +45,10 @@ def taylor_expand(f: Callable[..., Any], params: Any, degree: int) -> Callable[.
 
             return extended
 
-        terms = [jax.tree.map(lambda d, k=k: d / math.factorial(k), d)
-                 for k, d in enumerate(derivatives(degree)(params))]
+        terms = [
+            jax.tree.map(lambda d, k=k: d / math.factorial(k), d)
+            for k, d in enumerate(derivatives(degree)(params))
+        ]
         return jax.tree.map(lambda *parts: sum(parts[1:], start=parts[0]), *terms)
 
     return expanded

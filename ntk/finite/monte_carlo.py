@@ -50,7 +50,9 @@ class MonteCarloKernelFn:
         means = (estimate.mean for estimate in self.estimates(x1, x2, get, **apply_fn_kwargs))
         return means if self.generates else next(means)
 
-    def estimates(self, x1: Any, x2: Any = None, get: Any = None, **apply_fn_kwargs: Any) -> Iterator[Estimate]:
+    def estimates(
+        self, x1: Any, x2: Any = None, get: Any = None, **apply_fn_kwargs: Any
+    ) -> Iterator[Estimate]:
         """Means with standard errors, one `Estimate` for each of `n_samples` in ascending order.
 
         Means and sums of squared deviations are updated sample by sample (Welford 1962), so memory does not grow.
@@ -67,10 +69,14 @@ class MonteCarloKernelFn:
                 squares = jax.tree.map(lambda s, d, n=count: s + d * d * (1 - 1 / n), squares, step)
             if count in self.n_samples:
                 error = jax.tree.map(
-                    lambda s, n=count: xp.sqrt(s / (n * (n - 1))) if n > 1 else xp.full_like(s, xp.nan), squares)
+                    lambda s, n=count: xp.sqrt(s / (n * (n - 1))) if n > 1 else xp.full_like(s, xp.nan),
+                    squares,
+                )
                 yield Estimate(chosen(get, mean), chosen(get, error), count)
 
-    def _samples(self, x1: Any, x2: Any, names: tuple[str, ...], kwargs: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    def _samples(
+        self, x1: Any, x2: Any, names: tuple[str, ...], kwargs: dict[str, Any]
+    ) -> Iterator[dict[str, Any]]:
         """The kernels of one random network after another, by name; networks are spread over the devices."""
         total, width = max(self.n_samples), len(self.devices)
 
@@ -88,12 +94,18 @@ class MonteCarloKernelFn:
             for start in range(0, total, width):
                 yield from pool.map(one, range(start, min(start + width, total)))
 
-    def _blocks(self, x1: Any, x2: Any, key: Array, names: tuple[str, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    def _blocks(
+        self, x1: Any, x2: Any, key: Array, names: tuple[str, ...], kwargs: dict[str, Any]
+    ) -> dict[str, Any]:
         """The kernels of one network, in blocks of `batch_size` rows."""
         other = x1 if x2 is None else x2
         n1, n2 = (jax.tree.leaves(x)[0].shape[0] for x in (x1, other))
         size = self.batch_size or max(n1, n2)
-        keep = (lambda kernel: kernel) if self.store_on_device else (lambda kernel: jax.tree.map(np.asarray, kernel))
+        keep = (
+            (lambda kernel: kernel)
+            if self.store_on_device
+            else (lambda kernel: jax.tree.map(np.asarray, kernel))
+        )
         if max(n1, n2) <= size:
             return keep(self._sample(key, x1, x2, names, kwargs))
         axes = self._axes(key, x1, kwargs)
@@ -106,20 +118,34 @@ class MonteCarloKernelFn:
         for i in starts1:
             for j in starts2:
                 if x2 is None and j < i:
-                    done[i, j] = {name: [a.mirrored(k) for a, k in zip(axes, done[j, i][name], strict=True)]
-                                  for name in names}
+                    done[i, j] = {
+                        name: [a.mirrored(k) for a, k in zip(axes, done[j, i][name], strict=True)]
+                        for name in names
+                    }
                     continue
                 second = None if x2 is None and i == j else rows(other, j)
                 sample = self._sample(key, rows(x1, i), second, names, kwargs)
                 done[i, j] = {name: jax.tree.leaves(kernel) for name, kernel in keep(sample).items()}
         xp = jnp if self.store_on_device else np
-        structure = jax.tree.structure(jax.eval_shape(
-            lambda: self._sample(key, rows(x1, 0), None, names[:1], kwargs)[names[0]]))
-        return {name: jax.tree.unflatten(structure, [
-            xp.concatenate([xp.concatenate([done[i, j][name][k] for j in starts2], axis=1) for i in starts1])
-            for k in range(len(axes))]) for name in names}
+        structure = jax.tree.structure(
+            jax.eval_shape(lambda: self._sample(key, rows(x1, 0), None, names[:1], kwargs)[names[0]])
+        )
+        return {
+            name: jax.tree.unflatten(
+                structure,
+                [
+                    xp.concatenate(
+                        [xp.concatenate([done[i, j][name][k] for j in starts2], axis=1) for i in starts1]
+                    )
+                    for k in range(len(axes))
+                ],
+            )
+            for name in names
+        }
 
-    def _sample(self, key: Array, x1: Any, x2: Any, names: tuple[str, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    def _sample(
+        self, key: Array, x1: Any, x2: Any, names: tuple[str, ...], kwargs: dict[str, Any]
+    ) -> dict[str, Any]:
         """The kernels of the network that `key` draws, by name."""
         traced, fixed = traced_and_fixed(kwargs)
         return self._compiled(key, x1, x2, traced, names=names, fixed=fixed)
@@ -127,11 +153,17 @@ class MonteCarloKernelFn:
     @cached_property
     def _compiled(self) -> Callable[..., dict[str, Any]]:
         kernel_fn = empirical_kernel_fn(
-            self.apply_fn, self.trace_axes, self.diagonal_axes, self.vmap_axes, self.implementation)
+            self.apply_fn, self.trace_axes, self.diagonal_axes, self.vmap_axes, self.implementation
+        )
         draws = _takes_rng(self.apply_fn)
 
         def sample(
-            key: Array, x1: Any, x2: Any, traced: dict[str, Any], names: tuple[str, ...], fixed: tuple[Any, ...]
+            key: Array,
+            x1: Any,
+            x2: Any,
+            traced: dict[str, Any],
+            names: tuple[str, ...],
+            fixed: tuple[Any, ...],
         ) -> dict[str, Any]:
             params, rng = self._network(key, x1)
             extra = {"rng": rng} if draws else {}
@@ -146,9 +178,13 @@ class MonteCarloKernelFn:
 
     def _axes(self, key: Array, x1: Any, kwargs: dict[str, Any]) -> list[KernelAxes]:
         outputs = jax.eval_shape(lambda: self.apply_fn(self._network(key, x1)[0], x1, **kwargs))
-        axes = [KernelAxes.read(out.ndim, self.trace_axes, self.diagonal_axes) for out in jax.tree.leaves(outputs)]
+        axes = [
+            KernelAxes.read(out.ndim, self.trace_axes, self.diagonal_axes) for out in jax.tree.leaves(outputs)
+        ]
         if any(a.kinds[0] is not Kind.FREE for a in axes):
-            raise ValueError("batch_size needs the axis of examples, 0, in neither trace_axes nor diagonal_axes")
+            raise ValueError(
+                "batch_size needs the axis of examples, 0, in neither trace_axes nor diagonal_axes"
+            )
         return axes
 
 
@@ -183,7 +219,9 @@ def monte_carlo_kernel_fn(
     """
     generates = not isinstance(n_samples, (int, np.integer))
     counts: Sequence[Any] = sorted(set(n_samples)) if generates else [n_samples]  # type: ignore[arg-type]
-    if not counts or any(isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 1 for n in counts):
+    if not counts or any(
+        isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 1 for n in counts
+    ):
         raise ValueError(f"n_samples must be a positive integer or a list of such, got {n_samples!r}")
     if batch_size < 0:
         raise ValueError(f"batch_size must be at least 0, got {batch_size}")
@@ -191,9 +229,19 @@ def monte_carlo_kernel_fn(
     if not -1 <= device_count <= len(devices):
         raise ValueError(f"device_count must be from -1 (all) to {len(devices)}, got {device_count}")
     return MonteCarloKernelFn(
-        init_fn, apply_fn, key, tuple(map(int, counts)), generates, batch_size,
-        tuple(devices if device_count == -1 else devices[: max(1, device_count)]), store_on_device,
-        trace_axes, diagonal_axes, vmap_axes, implementation_of(implementation))
+        init_fn,
+        apply_fn,
+        key,
+        tuple(map(int, counts)),
+        generates,
+        batch_size,
+        tuple(devices if device_count == -1 else devices[: max(1, device_count)]),
+        store_on_device,
+        trace_axes,
+        diagonal_axes,
+        vmap_axes,
+        implementation_of(implementation),
+    )
 
 
 def _takes_rng(apply_fn: Callable[..., Any]) -> bool:

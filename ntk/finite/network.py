@@ -65,8 +65,10 @@ def _(layer: Parallel, key: Key, signal: Signals) -> Any:
 @apply.register
 def _(layer: Parallel, params: Any, x: Any, **kwargs: Any) -> Any:
     keys = _split(kwargs.pop("rng", None), len(layer.layers))
-    return tuple(apply(branch, p, inner, rng=key, **kwargs)
-                 for branch, p, inner, key in zip(layer.layers, params, x, keys, strict=True))
+    return tuple(
+        apply(branch, p, inner, rng=key, **kwargs)
+        for branch, p, inner, key in zip(layer.layers, params, x, keys, strict=True)
+    )
 
 
 def _split(key: Any, count: int) -> Any:

@@ -43,5 +43,6 @@ def _(layer: Dense, key: Key, signal: Signal) -> Any:
 
 @apply.register
 def _(layer: Dense, params: Any, x: Array, **kwargs: Any) -> Array:
-    return weigh(layer, params, x.shape[-1],
-                 lambda weight: jnp.matmul(x, weight, precision=lax.Precision.HIGHEST))
+    return weigh(
+        layer, params, x.shape[-1], lambda weight: jnp.matmul(x, weight, precision=lax.Precision.HIGHEST)
+    )

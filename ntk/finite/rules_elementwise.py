@@ -64,7 +64,8 @@ function.register(Gelu, lambda layer: lambda x: jax.nn.gelu(x, approximate=layer
 function.register(Sin, lambda layer: lambda x: layer.a * jnp.sin(layer.b * x + layer.c))
 function.register(Cos, lambda layer: lambda x: layer.a * jnp.cos(layer.b * x + layer.c))
 function.register(
-    Rbf, lambda layer: lambda x: math.sqrt(2) * jnp.sin(math.sqrt(2 * layer.gamma) * x + math.pi / 4))
+    Rbf, lambda layer: lambda x: math.sqrt(2) * jnp.sin(math.sqrt(2 * layer.gamma) * x + math.pi / 4)
+)
 function.register(Exp, lambda layer: lambda x: layer.a * jnp.exp(layer.b * x))
 function.register(Gaussian, lambda layer: lambda x: layer.a * jnp.exp(layer.b * x * x))
 function.register(Gabor, lambda layer: lambda x: jnp.exp(-x * x) * jnp.sin(x))
@@ -90,10 +91,10 @@ def _(layer: ExpNormalized, params: Any, x: Array, **kwargs: Any) -> Array:
     before, polynomial = jnp.zeros_like(z), jnp.ones_like(z)
     total = jnp.zeros_like(z)
     for n in range(40 + int(4 * layer.gamma)):
-        weight = math.exp(layer.gamma * layer.shift / 2) * layer.gamma ** (n / 2) / math.sqrt(math.factorial(n))
+        weight = (
+            math.exp(layer.gamma * layer.shift / 2) * layer.gamma ** (n / 2) / math.sqrt(math.factorial(n))
+        )
         total = total + weight * polynomial
         # Orthonormal Hermite polynomials: √(n+1) hₙ₊₁ = z hₙ − √n hₙ₋₁.
         before, polynomial = polynomial, (z * polynomial - math.sqrt(n) * before) / math.sqrt(n + 1)
     return jnp.where(square > 0, scale * total, 0)
-
-

@@ -35,8 +35,13 @@ def _width(layer: Any, channels: int) -> int:
 @init.register(ConvTranspose)
 def _(layer: Any, key: Key, signal: Signal) -> Any:
     n_out = layer.out_chan * layer.s[1]
-    return draw(key, (*layer.filter_shape, signal.channels, n_out), (*(1,) * len(signal.shape), n_out), layer,
-                _width(layer, signal.channels))
+    return draw(
+        key,
+        (*layer.filter_shape, signal.channels, n_out),
+        (*(1,) * len(signal.shape), n_out),
+        layer,
+        _width(layer, signal.channels),
+    )
 
 
 @init.register
@@ -66,9 +71,19 @@ def _geometry(layer: Any, x: Array) -> tuple[Axis, ...]:
 def _(layer: Conv, params: Any, x: Array, **kwargs: Any) -> Array:
     geometry = _geometry(layer, x)
     inputs, rank = _padded(x, geometry), x.ndim - 2
-    return weigh(layer, params, _width(layer, x.shape[-1]), lambda weight: lax.conv_general_dilated(
-        inputs, weight, [g.stride for g in geometry], "VALID", dimension_numbers=_numbers(rank),
-        precision=lax.Precision.HIGHEST))
+    return weigh(
+        layer,
+        params,
+        _width(layer, x.shape[-1]),
+        lambda weight: lax.conv_general_dilated(
+            inputs,
+            weight,
+            [g.stride for g in geometry],
+            "VALID",
+            dimension_numbers=_numbers(rank),
+            precision=lax.Precision.HIGHEST,
+        ),
+    )
 
 
 @apply.register
@@ -76,19 +91,36 @@ def _(layer: ConvLocal, params: Any, x: Array, **kwargs: Any) -> Array:
     geometry = _geometry(layer, x)
     patches = [_padded(x, geometry)]
     for axis, g in enumerate(geometry, start=1):
-        patches = [lax.slice_in_dim(p, t, t + (g.out - 1) * g.stride + 1, g.stride, axis)
-                   for p in patches for t in range(g.window)]
+        patches = [
+            lax.slice_in_dim(p, t, t + (g.out - 1) * g.stride + 1, g.stride, axis)
+            for p in patches
+            for t in range(g.window)
+        ]
     stacked = jnp.concatenate(patches, axis=-1)
-    return weigh(layer, params, _width(layer, x.shape[-1]), lambda weight: jnp.einsum(
-        "n...c,...cd->n...d", stacked, weight, precision=lax.Precision.HIGHEST))
+    return weigh(
+        layer,
+        params,
+        _width(layer, x.shape[-1]),
+        lambda weight: jnp.einsum("n...c,...cd->n...d", stacked, weight, precision=lax.Precision.HIGHEST),
+    )
 
 
 @apply.register
 def _(layer: ConvTranspose, params: Any, x: Array, **kwargs: Any) -> Array:
     rank = x.ndim - 2
-    return weigh(layer, params, _width(layer, x.shape[-1]), lambda weight: lax.conv_transpose(
-        x, weight, layer.strides or (1,) * rank, layer.padding, dimension_numbers=_numbers(rank),
-        precision=lax.Precision.HIGHEST))
+    return weigh(
+        layer,
+        params,
+        _width(layer, x.shape[-1]),
+        lambda weight: lax.conv_transpose(
+            x,
+            weight,
+            layer.strides or (1,) * rank,
+            layer.padding,
+            dimension_numbers=_numbers(rank),
+            precision=lax.Precision.HIGHEST,
+        ),
+    )
 
 
 @apply.register(AvgPool)
@@ -97,8 +129,14 @@ def _(layer: Any, params: Any, x: Array, **kwargs: Any) -> Array:
     geometry = _geometry(layer, x)
 
     def window_sum(x: Array) -> Array:
-        return lax.reduce_window(_padded(x, geometry), np.zeros((), x.dtype), lax.add, (1, *layer.window_shape, 1),
-                                 (1, *[g.stride for g in geometry], 1), "VALID")
+        return lax.reduce_window(
+            _padded(x, geometry),
+            np.zeros((), x.dtype),
+            lax.add,
+            (1, *layer.window_shape, 1),
+            (1, *[g.stride for g in geometry], 1),
+            "VALID",
+        )
 
     if isinstance(layer, SumPool):
         return window_sum(x)

@@ -64,7 +64,9 @@ def plan(params: Any, program1: Any, program2: Any) -> Plan:
     count = len(jax.tree.leaves(params))
     found = [find(program1, count), find(program2, count)]
     both = set.intersection(*({use.leaf for use in uses.values()} for uses in found))
-    return Plan(program1, program2, *({path: use for path, use in uses.items() if use.leaf in both} for uses in found))
+    return Plan(
+        program1, program2, *({path: use for path, use in uses.items() if use.leaf in both} for uses in found)
+    )
 
 
 def features(params: Any, run: Any, products: dict[Path, Product], rows: list[Array]) -> Features:
@@ -79,7 +81,9 @@ def features(params: Any, run: Any, products: dict[Path, Product], rows: list[Ar
             full = dict(enumerate(leaves)) | dict(zip(others, rest, strict=True))
             return evaluate(run, products, probes, [*(full[i] for i in range(len(leaves))), *row])
 
-        slopes, vectors = jax.jacrev(lambda both: outputs(*both), has_aux=True)((zeros, [leaves[i] for i in others]))
+        slopes, vectors = jax.jacrev(lambda both: outputs(*both), has_aux=True)(
+            (zeros, [leaves[i] for i in others])
+        )
         return ([s[0] for s in slopes], [s[1] for s in slopes]), vectors
 
     (signals, jacobians), vectors = jax.vmap(one)(rows)
@@ -100,8 +104,13 @@ def block(params: Any, axes: list[KernelAxes], weights: Plan) -> Block:
         # With themselves, large enough batches are contracted above the diagonal alone.
         leaves, structure = jax.tree.flatten(first)
         size = max(_SMALLEST, -(-len(leaves[0]) // 8))
-        return tiled(lambda a, b: contract(*(jax.tree.unflatten(structure, part) for part in (a, b or a))),
-                     leaves, None, size, axes)
+        return tiled(
+            lambda a, b: contract(*(jax.tree.unflatten(structure, part) for part in (a, b or a))),
+            leaves,
+            None,
+            size,
+            axes,
+        )
 
     return kernels
 
@@ -111,11 +120,15 @@ def _kernel(axes: KernelAxes, output: int, first: Features, second: Features) ->
     examples = KernelAxes(axes.inner.kinds[:1], 0)
     terms = []
     for leaf in first.vectors:
-        signals = axes.contract(flat(first.signals[output][leaf], tail), flat(second.signals[output][leaf], tail))
+        signals = axes.contract(
+            flat(first.signals[output][leaf], tail), flat(second.signals[output][leaf], tail)
+        )
         products = examples.contract(first.vectors[leaf], second.vectors[leaf])
         terms.append(signals * products.reshape(*products.shape, *[1] * (signals.ndim - products.ndim)))
-    terms += [axes.contract(flat(j1, tail), flat(j2, tail))
-              for j1, j2 in zip(first.jacobians[output], second.jacobians[output], strict=True)]
+    terms += [
+        axes.contract(flat(j1, tail), flat(j2, tail))
+        for j1, j2 in zip(first.jacobians[output], second.jacobians[output], strict=True)
+    ]
     return sum_of(terms)
 
 

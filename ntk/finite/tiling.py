@@ -26,7 +26,9 @@ def rows_within(row_bytes: float, pair_bytes: float, budget: int = BUDGET) -> in
     return 2 ** max(0, int(math.log2(max(1, min(by_rows, by_pairs)))))
 
 
-def tiled(block: Block, rows1: Rows, rows2: Rows | None, size: int, axes: Sequence[KernelAxes]) -> list[Array]:
+def tiled(
+    block: Block, rows1: Rows, rows2: Rows | None, size: int, axes: Sequence[KernelAxes]
+) -> list[Array]:
     """`block(rows1, rows2)` in blocks of at most `size` rows of each.
 
     block: gives, for n1 and n2 rows, arrays (n1, n2, ...), one for each of `axes`, or (n, ...) of row i with row i
@@ -43,8 +45,12 @@ def tiled(block: Block, rows1: Rows, rows2: Rows | None, size: int, axes: Sequen
     starts = [(min(i, n1 - b1), min(j, n2 - b2)) for i in range(0, n1, b1) for j in range(0, n2, b2)]
     on_diagonal = [corner for corner in starts if corner[0] == corner[1]]
     if paired or rows2 is None:
-        totals = _each(on_diagonal, totals, lambda i, j: block(
-            _take(rows1, i, b1), None if rows2 is None else _take(rows2, i, b2)), 1 if paired else 2)
+        totals = _each(
+            on_diagonal,
+            totals,
+            lambda i, j: block(_take(rows1, i, b1), None if rows2 is None else _take(rows2, i, b2)),
+            1 if paired else 2,
+        )
     if paired:
         return totals
     if rows2 is not None:
@@ -59,11 +65,16 @@ def _take(rows: Rows, start: Array, count: int) -> Rows:
 
 
 def _write(total: Array, part: Array, corner: tuple[Array, ...]) -> Array:
-    return lax.dynamic_update_slice(total, part, (*corner, *[jnp.zeros((), jnp.int32)] * (total.ndim - len(corner))))
+    return lax.dynamic_update_slice(
+        total, part, (*corner, *[jnp.zeros((), jnp.int32)] * (total.ndim - len(corner)))
+    )
 
 
 def _each(
-    starts: list[tuple[int, int]], totals: list[Array], block: Callable[[Array, Array], list[Array]], lead: int
+    starts: list[tuple[int, int]],
+    totals: list[Array],
+    block: Callable[[Array, Array], list[Array]],
+    lead: int,
 ) -> list[Array]:
     """`totals` with the blocks at `starts` written in, whose corners are their first `lead` coordinates."""
     corners = jnp.asarray(np.asarray(starts, np.int32).reshape(-1, 2))

@@ -63,4 +63,6 @@ def block(params: Any, one: Examples, two: Examples, axes: list[KernelAxes]) -> 
         across = jax.vmap(lambda g: jax.vmap(lambda r: pair(leaf, r, g))(rows1), out_axes=1)
         return axes[leaf].reduce(across(gradients))
 
-    return lambda rows1, rows2: [kernel(i, rows1, rows1 if rows2 is None else rows2) for i in range(len(axes))]
+    return lambda rows1, rows2: [
+        kernel(i, rows1, rows1 if rows2 is None else rows2) for i in range(len(axes))
+    ]

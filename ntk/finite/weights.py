@@ -104,7 +104,8 @@ def _rescaled(eqn: Any, operands: Sequence[_Weights | None]) -> _Weights | None:
     if name == "neg":
         return _Weights(first.leaf, -first.scale)
     if name in ("transpose", "reshape", "squeeze", "broadcast_in_dim", "copy") and (
-            math.prod(eqn.outvars[0].aval.shape) == math.prod(eqn.invars[0].aval.shape)):
+        math.prod(eqn.outvars[0].aval.shape) == math.prod(eqn.invars[0].aval.shape)
+    ):
         return first
     return None
 

@@ -33,7 +33,9 @@ def work(jaxpr: Any) -> Work:
 
 
 def _programs(params: dict[str, Any]) -> list[Any]:
-    values = [v for value in params.values() for v in (value if isinstance(value, (tuple, list)) else (value,))]
+    values = [
+        v for value in params.values() for v in (value if isinstance(value, (tuple, list)) else (value,))
+    ]
     return [value for value in values if hasattr(getattr(value, "jaxpr", value), "eqns")]
 
 

@@ -1,6 +1,6 @@
 """The vocabulary of architectures: layers as frozen values, with the names and arguments of `neural_tangents.stax`.
 
-    init_fn, apply_fn, kernel_fn = stax.serial(stax.Dense(512, W_std=1.5, b_std=0.05), stax.Relu(), stax.Dense(1))
+init_fn, apply_fn, kernel_fn = stax.serial(stax.Dense(512, W_std=1.5, b_std=0.05), stax.Relu(), stax.Dense(1))
 """
 
 from ntk.errors import ArchitectureError

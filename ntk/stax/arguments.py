@@ -58,8 +58,10 @@ def _tuple(value: Any, kinds: tuple[Any, ...]) -> tuple[Any, ...]:
     if not many and len(items) != len(kinds):
         raise Mismatch(f"a list of {len(kinds)}")
     try:
-        return tuple(coerce(item, kinds[0] if many else kind)
-                     for item, kind in zip(items, items if many else kinds, strict=True))
+        return tuple(
+            coerce(item, kinds[0] if many else kind)
+            for item, kind in zip(items, items if many else kinds, strict=True)
+        )
     except Mismatch as mismatch:
         raise Mismatch(f"a list, each {mismatch}") from None
 

@@ -15,7 +15,8 @@ def _layers(layers: tuple[Any, ...], name: str) -> None:
     for position, layer in enumerate(layers):
         if not isinstance(layer, Layer):
             raise ArchitectureError(
-                f"{name}: argument {position} must be a layer, got {type(layer).__name__}: {layer!r}")
+                f"{name}: argument {position} must be a layer, got {type(layer).__name__}: {layer!r}"
+            )
     _bounded(sum(size(layer) for layer in layers), name)
 
 

@@ -33,8 +33,9 @@ def axis(size: int, window: int, stride: int, padding: str) -> Axis:
     return Axis(size, window, stride, total // 2, total - total // 2, padding == "CIRCULAR")
 
 
-def axes(spatial: tuple[int, ...], window: tuple[int, ...], strides: tuple[int, ...] | None, padding: str
-         ) -> tuple[Axis, ...]:
+def axes(
+    spatial: tuple[int, ...], window: tuple[int, ...], strides: tuple[int, ...] | None, padding: str
+) -> tuple[Axis, ...]:
     """One `Axis` for every spatial axis."""
     steps = strides or (1,) * len(window)
     return tuple(axis(n, w, s, padding) for n, w, s in zip(spatial, window, steps, strict=True))

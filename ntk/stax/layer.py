@@ -42,7 +42,8 @@ class Layer:
                 coerced = coerce(value, hints[field.name])
             except Mismatch as mismatch:
                 raise ArchitectureError(
-                    f"{type(self).__name__}: {field.name} must be {mismatch}, got {value!r}") from None
+                    f"{type(self).__name__}: {field.name} must be {mismatch}, got {value!r}"
+                ) from None
             object.__setattr__(self, field.name, coerced)
         self.check()
 
@@ -52,7 +53,8 @@ class Layer:
     def wrong(self, argument: str, wanted: str) -> ArchitectureError:
         """The error of an argument with an impossible value."""
         return ArchitectureError(
-            f"{type(self).__name__}: {argument} must be {wanted}, got {getattr(self, argument)!r}")
+            f"{type(self).__name__}: {argument} must be {wanted}, got {getattr(self, argument)!r}"
+        )
 
     def __iter__(self) -> Iterator[Any]:
         return iter((self.init_fn, self.apply_fn, self.kernel_fn))

@@ -43,6 +43,7 @@ class Signal:
 
 Signals = Signal | tuple["Signal", ...]
 
+
 def name(layer: Layer, at: str) -> str:
     """How messages call a layer: ``architecture[2] (Relu)``."""
     return f"{at} ({type(layer).__name__})"
@@ -51,7 +52,9 @@ def name(layer: Layer, at: str) -> str:
 def entry(input_shape: tuple[int, ...]) -> Signal:
     """The signal of inputs of shape (batch, \\*input_shape)."""
     if not input_shape or any(not isinstance(n, int) or n < 1 for n in input_shape):
-        raise ArchitectureError(f"an input must have a shape (*spatial, channels) of positive sizes, got {input_shape}")
+        raise ArchitectureError(
+            f"an input must have a shape (*spatial, channels) of positive sizes, got {input_shape}"
+        )
     return Signal(tuple(input_shape))
 
 
@@ -69,7 +72,8 @@ def one(layer: Layer, signal: Signals, at: str) -> Signal:
     if isinstance(signal, tuple):
         raise ArchitectureError(
             f"{name(layer, at)} takes one input and got {len(signal)} branches. hint: FanInSum, FanInConcat or "
-            "FanInProd joins branches")
+            "FanInProd joins branches"
+        )
     return signal
 
 
@@ -90,29 +94,42 @@ def _(layer: Serial, signal: Signals, at: str = "architecture") -> Signals:
 @trace.register
 def _(layer: Parallel, signal: Signals, at: str = "architecture") -> Signals:
     if not isinstance(signal, tuple):
-        raise ArchitectureError(f"{at} (parallel) takes {len(layer.layers)} branches and got one input. hint: FanOut "
-                                "makes branches")
+        raise ArchitectureError(
+            f"{at} (parallel) takes {len(layer.layers)} branches and got one input. hint: FanOut "
+            "makes branches"
+        )
     if len(signal) != len(layer.layers):
-        raise ArchitectureError(f"{at} (parallel) has {len(layer.layers)} branches and got {len(signal)} inputs")
-    return tuple(trace(branch, s, f"{at}.parallel[{i}]")  # type: ignore[misc]
-                 for i, (branch, s) in enumerate(zip(layer.layers, signal, strict=True)))
+        raise ArchitectureError(
+            f"{at} (parallel) has {len(layer.layers)} branches and got {len(signal)} inputs"
+        )
+    return tuple(
+        trace(branch, s, f"{at}.parallel[{i}]")  # type: ignore[misc]
+        for i, (branch, s) in enumerate(zip(layer.layers, signal, strict=True))
+    )
 
 
 @trace.register
 def _(layer: Dense, signal: Signals, at: str = "architecture") -> Signals:
     signal = one(layer, signal, at)
     if layer.parameterization == "standard" and signal.channels % layer.s[0]:
-        raise ArchitectureError(f"{name(layer, at)}: its input has {signal.channels} channels, not a multiple of "
-                                f"s[0] = {layer.s[0]}")
+        raise ArchitectureError(
+            f"{name(layer, at)}: its input has {signal.channels} channels, not a multiple of "
+            f"s[0] = {layer.s[0]}"
+        )
     return Signal((*signal.spatial, layer.out_dim * layer.s[1]), True, signal.clash)
 
 
 @trace.register
 def _(layer: Nonlinearity, signal: Signals, at: str = "architecture") -> Signals:
     signal = one(layer, signal, at)
-    clash = "" if signal.gaussian else (
-        f"{name(layer, at)} needs a layer with weights, such as Dense or Conv, between it and the input or the "
-        "nonlinearity before it")
+    clash = (
+        ""
+        if signal.gaussian
+        else (
+            f"{name(layer, at)} needs a layer with weights, such as Dense or Conv, between it and the input or the "
+            "nonlinearity before it"
+        )
+    )
     return replace(signal, gaussian=False, clash=signal.clash or clash)
 
 
@@ -120,15 +137,17 @@ def branches(layer: Layer, signal: Signals, at: str) -> tuple[Signal, ...]:
     """`signal` where `layer` joins branches. Raises ArchitectureError for a single input."""
     if isinstance(signal, Signal):
         raise ArchitectureError(
-            f"{name(layer, at)} joins branches and got one input. hint: FanOut and parallel make them")
+            f"{name(layer, at)} joins branches and got one input. hint: FanOut and parallel make them"
+        )
     return signal
 
 
 def _same_shape(layer: Layer, signal: Signals, at: str) -> tuple[Signal, ...]:
     signals = branches(layer, signal, at)
     if len({s.shape for s in signals}) > 1:
-        raise ArchitectureError(f"{name(layer, at)} needs branches of one shape, got "
-                                + ", ".join(str(s.shape) for s in signals))
+        raise ArchitectureError(
+            f"{name(layer, at)} needs branches of one shape, got " + ", ".join(str(s.shape) for s in signals)
+        )
     return signals
 
 
@@ -151,8 +170,13 @@ def _(layer: FanInSum, signal: Signals, at: str = "architecture") -> Signals:
     signals = _same_shape(layer, signal, at)
     # Branches that end in weights of their own are uncorrelated with every other; two that do not are correlated.
     loose = sum(not s.gaussian for s in signals)
-    clash = "" if loose < 2 else (
-        f"{name(layer, at)} needs a layer with weights at the end of all branches but one, got {loose} without")
+    clash = (
+        ""
+        if loose < 2
+        else (
+            f"{name(layer, at)} needs a layer with weights at the end of all branches but one, got {loose} without"
+        )
+    )
     return Signal(signals[0].shape, all(s.gaussian for s in signals), _clash(signals) or clash)
 
 
@@ -166,11 +190,14 @@ def _(layer: FanInProd, signal: Signals, at: str = "architecture") -> Signals:
 def _(layer: FanInConcat, signal: Signals, at: str = "architecture") -> Signals:
     signals = branches(layer, signal, at)
     if layer.axis not in (-1, len(signals[0].shape)):
-        raise ArchitectureError(f"{name(layer, at)} joins channels, axis -1 or {len(signals[0].shape)}, got axis "
-                                f"{layer.axis}")
+        raise ArchitectureError(
+            f"{name(layer, at)} joins channels, axis -1 or {len(signals[0].shape)}, got axis {layer.axis}"
+        )
     if len({s.spatial for s in signals}) > 1:
-        raise ArchitectureError(f"{name(layer, at)} needs branches that differ in channels only, got "
-                                + ", ".join(str(s.shape) for s in signals))
+        raise ArchitectureError(
+            f"{name(layer, at)} needs branches that differ in channels only, got "
+            + ", ".join(str(s.shape) for s in signals)
+        )
     channels = sum(s.channels for s in signals)
     return Signal((*signals[0].spatial, channels), all(s.gaussian for s in signals), _clash(signals))
 
@@ -188,8 +215,10 @@ def normalised_axes(layer: LayerNorm, signal: Signal, at: str = "architecture") 
     axes = (layer.axis,) if isinstance(layer.axis, int) else layer.axis
     positive = {axis % (rank + 2) if -rank - 2 <= axis < rank + 2 else 0 for axis in axes}
     if 0 in positive or rank + 1 not in positive:
-        raise ArchitectureError(f"{name(layer, at)}: axis must hold the channel axis {rank + 1} (or -1) and none "
-                                f"outside 1 … {rank + 1}, got {layer.axis}")
+        raise ArchitectureError(
+            f"{name(layer, at)}: axis must hold the channel axis {rank + 1} (or -1) and none "
+            f"outside 1 … {rank + 1}, got {layer.axis}"
+        )
     return tuple(sorted(axis - 1 for axis in positive if axis <= rank))
 
 

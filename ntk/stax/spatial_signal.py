@@ -27,18 +27,24 @@ def _positions(layer: Layer, signal: Signals, at: str, window: tuple[int, ...] |
     signal = one(layer, signal, at)
     rank = len(signal.spatial)
     if rank == 0:
-        raise ArchitectureError(f"{name(layer, at)} needs spatial axes and got a vector of {signal.channels} channels. "
-                                "hint: nothing spatial can follow Flatten or a global pooling")
+        raise ArchitectureError(
+            f"{name(layer, at)} needs spatial axes and got a vector of {signal.channels} channels. "
+            "hint: nothing spatial can follow Flatten or a global pooling"
+        )
     if window is not None and len(window) != rank:
-        raise ArchitectureError(f"{name(layer, at)} has a window of {len(window)} sizes, {window}, and got "
-                                f"{rank} spatial axes, {signal.spatial}")
+        raise ArchitectureError(
+            f"{name(layer, at)} has a window of {len(window)} sizes, {window}, and got "
+            f"{rank} spatial axes, {signal.spatial}"
+        )
     return signal
 
 
 def _out(layer: Layer, at: str, signal: Signal, sizes: tuple[int, ...]) -> tuple[int, ...]:
     if min(sizes) < 1:
-        raise ArchitectureError(f"{name(layer, at)}: its window does not fit into the positions {signal.spatial}. "
-                                "hint: padding SAME")
+        raise ArchitectureError(
+            f"{name(layer, at)}: its window does not fit into the positions {signal.spatial}. "
+            "hint: padding SAME"
+        )
     return sizes
 
 
@@ -48,8 +54,10 @@ def _out(layer: Layer, at: str, signal: Signal, sizes: tuple[int, ...]) -> tuple
 def _(layer: Any, signal: Signals, at: str = "architecture") -> Signals:
     signal = _positions(layer, signal, at, layer.filter_shape)
     if signal.channels % layer.s[0] and layer.parameterization == "standard":
-        raise ArchitectureError(f"{name(layer, at)}: its input has {signal.channels} channels, not a multiple of "
-                                f"s[0] = {layer.s[0]}")
+        raise ArchitectureError(
+            f"{name(layer, at)}: its input has {signal.channels} channels, not a multiple of "
+            f"s[0] = {layer.s[0]}"
+        )
     if isinstance(layer, ConvTranspose):
         if layer.padding == "CIRCULAR":
             raise ArchitectureError(f"{name(layer, at)}: padding must be VALID or SAME, got CIRCULAR")

@@ -57,10 +57,11 @@ def from_spec(spec: Any, at: str = "architecture") -> Layer:
     if isinstance(spec, str):
         return _build(spec, {}, at)
     if isinstance(spec, dict) and len(spec) == 1:
-        (name, arguments), = spec.items()
+        ((name, arguments),) = spec.items()
         return _build(name, {} if arguments is None else arguments, at)
     raise ArchitectureError(
-        f"{at}: a layer is written Name or {{Name: {{argument: value}}}}, and a list is serial; got {spec!r}")
+        f"{at}: a layer is written Name or {{Name: {{argument: value}}}}, and a list is serial; got {spec!r}"
+    )
 
 
 def _build(name: Any, arguments: Any, at: str) -> Layer:
@@ -71,17 +72,22 @@ def _build(name: Any, arguments: Any, at: str) -> Layer:
         return parallel(*[from_spec(item, f"{at}.parallel[{i}]") for i, item in enumerate(branches)])
     if name == "repeat":
         if not isinstance(arguments, dict) or arguments.keys() != {"layer", "n"}:
-            raise ArchitectureError(f"{at}: repeat is written {{repeat: {{layer: …, n: …}}}}, got {arguments!r}")
+            raise ArchitectureError(
+                f"{at}: repeat is written {{repeat: {{layer: …, n: …}}}}, got {arguments!r}"
+            )
         return _at(at, repeat, from_spec(arguments["layer"], f"{at}.repeat"), arguments["n"])
     if name not in REGISTRY:
         raise ArchitectureError(f"{at}: unknown layer {name!r}" + _nearest(name, [*REGISTRY, *_COMBINATORS]))
     if not isinstance(arguments, dict):
         raise ArchitectureError(
-            f"{at}: the arguments of {name} are written {{argument: value}}, got {arguments!r}")
+            f"{at}: the arguments of {name} are written {{argument: value}}, got {arguments!r}"
+        )
     fields = {field.name: field for field in dataclasses.fields(REGISTRY[name])}  # type: ignore[arg-type]
     for argument in arguments:
         if argument not in fields:
-            raise ArchitectureError(f"{at}: {name} has no argument {argument!r}" + _nearest(argument, list(fields)))
+            raise ArchitectureError(
+                f"{at}: {name} has no argument {argument!r}" + _nearest(argument, list(fields))
+            )
     missing = [n for n, f in fields.items() if f.default is dataclasses.MISSING and n not in arguments]
     if missing:
         raise ArchitectureError(f"{at}: {name} needs {', '.join(missing)}")
@@ -108,7 +114,11 @@ def _frozen(value: Any) -> Any:
 def _nearest(name: Any, valid: list[str]) -> str:
     by_lower = {candidate.lower(): candidate for candidate in valid}
     close = get_close_matches(str(name).lower(), by_lower, n=1, cutoff=0.5)
-    return f". hint: did you mean {by_lower[close[0]]}?" if close else f". hint: one of {', '.join(sorted(valid))}"
+    return (
+        f". hint: did you mean {by_lower[close[0]]}?"
+        if close
+        else f". hint: one of {', '.join(sorted(valid))}"
+    )
 
 
 def fingerprint(layer: Layer) -> str:

@@ -45,5 +45,9 @@ def abs_residual(residual: Residual, angle: Angle, var1: Array, var2: Array) -> 
 
 def mixed_residual(even: Residual, odd: Residual, alpha2: float, beta2: float) -> Residual:
     """Residuals of α |x| + β x from those of |x| and x, which are uncorrelated."""
-    return Residual(even.scale, alpha2 * even.minus + beta2 * odd.minus, alpha2 * even.plus + beta2 * odd.plus,
-                    (alpha2 + beta2) * odd.delta)
+    return Residual(
+        even.scale,
+        alpha2 * even.minus + beta2 * odd.minus,
+        alpha2 * even.plus + beta2 * odd.plus,
+        (alpha2 + beta2) * odd.delta,
+    )

@@ -102,10 +102,14 @@ def polynomial(coef: tuple[float, ...]) -> Dual:
     i − r even: the expansion in Hermite polynomials."""
 
     def dual(nngp: Array, var1: Array, var2: Array, det: Array | None) -> Moments:
-        value = sum(math.factorial(r) * nngp**r * _hermite(coef, r, var1) * _hermite(coef, r, var2)
-                    for r in range(len(coef)))
-        slope = sum(r * math.factorial(r) * nngp ** (r - 1) * _hermite(coef, r, var1) * _hermite(coef, r, var2)
-                    for r in range(1, len(coef)))
+        value = sum(
+            math.factorial(r) * nngp**r * _hermite(coef, r, var1) * _hermite(coef, r, var2)
+            for r in range(len(coef))
+        )
+        slope = sum(
+            r * math.factorial(r) * nngp ** (r - 1) * _hermite(coef, r, var1) * _hermite(coef, r, var2)
+            for r in range(1, len(coef))
+        )
         zero = jnp.zeros_like(nngp + var1 + var2)
         return value + zero, slope + zero
 
