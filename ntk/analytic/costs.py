@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import singledispatch
 from math import prod
-from typing import Any
+from typing import Any, cast
 
 from ntk.analytic.admission import check_output, check_weights
 from ntk.analytic.requirements import needs_full
@@ -14,7 +14,7 @@ from ntk.stax.combinators import Parallel, Serial
 from ntk.stax.elementwise import ElementwiseNumerical, Nonlinearity
 from ntk.stax.layer import Layer
 from ntk.stax.linear import Dense
-from ntk.stax.signal import Signals, entry, trace
+from ntk.stax.signal import Signal, Signals, entry, trace
 from ntk.stax.spatial import AvgPool, Conv, ConvLocal, ConvTranspose, SumPool
 
 
@@ -66,10 +66,8 @@ def _walk(layer: Layer, signal: Signals, at: str, power: int) -> tuple[Signals, 
         return signal, work, widest
     if isinstance(layer, Parallel):
         after = trace(layer, signal, at)
-        parts = [
-            _walk(branch, s, f"{at}.parallel[{i}]", power)
-            for i, (branch, s) in enumerate(zip(layer.layers, signal, strict=True))
-        ]  # type: ignore[arg-type]
+        inner: Any = zip(layer.layers, cast(tuple[Signal, ...], signal), strict=True)
+        parts = [_walk(branch, s, f"{at}.parallel[{i}]", power) for i, (branch, s) in enumerate(inner)]
         return after, sum(part[1] for part in parts), sum(part[2] for part in parts)
     after = trace(layer, signal, at)
     elements = sum(prod(s.spatial) ** power for s in (after if isinstance(after, tuple) else (after,)))
