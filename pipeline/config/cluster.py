@@ -4,10 +4,20 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, RootModel, field_validator, model_validator
+from pydantic import AfterValidator, Field, RootModel, model_validator
 
 from pipeline.config.model import Model
 from pipeline.config.sizes import parse_bytes
+
+
+def _readable(value: str) -> str:
+    if value != "auto":
+        parse_bytes(value)
+    return value
+
+
+MemoryLimit = Annotated[str, AfterValidator(_readable)]
+"""A size such as `2 GB`, or `auto`."""
 
 
 class LocalCluster(Model):
@@ -18,32 +28,18 @@ class LocalCluster(Model):
     """Worker processes; `auto`: one for every `threads` cores."""
     threads: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     """Threads a worker computes with; `auto`: 1 up to 8 cores, 4 beyond."""
-    memory: str = "auto"
+    memory: MemoryLimit = "auto"
     """Memory limit per worker, e.g. `2 GB`; `auto`: an equal share of 80 % of this machine's memory."""
     dashboard: bool = True
     """Whether Dask's dashboard is served, on the loopback interface."""
-
-    @field_validator("memory")
-    @classmethod
-    def _readable(cls, value: str) -> str:
-        if value != "auto":
-            parse_bytes(value)
-        return value
 
 
 class SerialCluster(Model):
     """No cluster: every task in the calling process."""
 
     kind: Literal["serial"]
-    memory: str = "auto"
+    memory: MemoryLimit = "auto"
     """Memory limit of the process, e.g. `2 GB`; `auto`: 80 % of this machine's memory."""
-
-    @field_validator("memory")
-    @classmethod
-    def _readable(cls, value: str) -> str:
-        if value != "auto":
-            parse_bytes(value)
-        return value
 
 
 Cluster = Annotated[LocalCluster | SerialCluster, Field(discriminator="kind")]

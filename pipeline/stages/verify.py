@@ -24,13 +24,12 @@ def check(directory: Path, progress: Callable[[int, int], None] | None = None) -
     Raises:
         InputError: not a run directory.
     """
-    facts = rundir.resolved(directory)
-    if facts is None:
+    if rundir.resolved(directory) is None:
         raise InputError(f"{directory}: no run here", hint="`ntk run RUN.yaml --out DIR` makes one")
     journal = Journal(directory).load()
     store = ArrayStore(directory, journal)
     count = sum(len(journal.records(name)) for name in journal.arrays())
-    faults = store.verify(progress=progress) + _unrecorded(store, journal, facts)
+    faults = store.verify(progress=progress) + _unrecorded(store, journal)
     if not count and any(store.unrecorded(name) for name in store.names()):
         faults.append(TileFault(JOURNAL, (), "the journal is gone: tiles are stored and none has a record"))
     return count, faults
@@ -40,7 +39,7 @@ JOURNAL = "journal"
 """Stands for the journal itself in a fault."""
 
 
-def _unrecorded(store: ArrayStore, journal: Journal, facts: dict[str, Any]) -> list[TileFault]:
+def _unrecorded(store: ArrayStore, journal: Journal) -> list[TileFault]:
     """Chunks that a finished stage must have recorded and did not, as after damage to the journal."""
     faults = []
     for name in store.names():
