@@ -15,7 +15,7 @@ from pipeline.plan.gram import gram_array
 from pipeline.plan.tiles import TileGrid
 from pipeline.stages import rundir
 from pipeline.stages.predict import PREDICTIONS
-from pipeline.stages.solve import ALPHA
+from pipeline.stages.regression import ALPHA
 from pipeline.stages.spectrum import spectrum_array
 from pipeline.store.arrays import ArrayStore
 from pipeline.store.journal import Journal

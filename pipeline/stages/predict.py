@@ -16,12 +16,12 @@ from pipeline.plan.tasks import Record, Task
 from pipeline.plan.tiles import TileGrid
 from pipeline.stages import scores
 from pipeline.stages.kernels import KernelSpec
+from pipeline.stages.regression import ALPHA
 from pipeline.stages.session import Session
 from pipeline.stages.worker import Stopwatch, input_rows, opened, stored_record
 
 KIND = "predict"
 PREDICTIONS = "predictions/path"
-ALPHA = "solution/alpha"
 
 
 @dataclass(frozen=True, slots=True)
