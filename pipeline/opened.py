@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 
 from pipeline.config.sizes import human_bytes, parse_bytes
 from pipeline.errors import InputError
-from pipeline.plan.gram import gram_array
+from pipeline.plan.gram import cross_array, gram_array
 from pipeline.plan.tiles import TileGrid
 from pipeline.stages import rundir
 from pipeline.stages.predict import PREDICTIONS
@@ -69,22 +70,24 @@ class GramMatrix:
         Raises:
             InputError: it needs more; the message says how much.
         """
-        need, allowed = (
-            self.grid.n**2 * self.dtype.itemsize,
-            parse_bytes(limit) if isinstance(limit, str) else limit,
-        )
-        if need > allowed:
-            raise InputError(
-                f"{self.name}: {self.grid.n:,} × {self.grid.n:,} needs {human_bytes(need)}, the limit is "
-                f"{human_bytes(allowed)}",
-                hint="use to_dask() or block(i, j), or pass a higher limit to to_numpy",
-            )
+        _require_fits(self.name, self.shape, self.dtype, limit, "use to_dask() or block(i, j)")
         matrix = np.empty(self.shape, self.dtype)
         for i, j in self.grid.upper():
             tile = self.store.read(self.name, (i, j))
             matrix[self.grid.rows(i), self.grid.rows(j)] = tile
             matrix[self.grid.rows(j), self.grid.rows(i)] = tile.T
         return matrix
+
+
+def _require_fits(name: str, shape: tuple[int, ...], dtype: np.dtype, limit: str | int, instead: str) -> None:
+    need = math.prod(shape) * dtype.itemsize
+    allowed = parse_bytes(limit) if isinstance(limit, str) else limit
+    if need > allowed:
+        raise InputError(
+            f"{name}: {' × '.join(f'{size:,}' for size in shape)} needs {human_bytes(need)}, the limit is "
+            f"{human_bytes(allowed)}",
+            hint=f"{instead}, or pass a higher limit",
+        )
 
 
 class Run:
@@ -119,6 +122,20 @@ class Run:
         return GramMatrix(
             self.store, gram_array(kernel), TileGrid(facts["rows"]["train"], facts["tile"]), array.dtype
         )
+
+    def cross(self, kernel: str = "ntk", limit: str | int = NUMPY_LIMIT) -> np.ndarray:
+        """K(test, train) of a kernel, shape (test rows, n), of a run that stores it (`gram.cross`).
+
+        Raises:
+            InputError: it is not stored, or takes more memory than `limit`.
+            TileError: a tile is missing or damaged.
+        """
+        name = cross_array(kernel)
+        if not self.store.exists(name):
+            raise InputError(f"{self.directory}: stores no {name}", hint="set gram.cross to true")
+        array = self.store.array(name)
+        _require_fits(name, array.shape, array.dtype, limit, "read tiles with store.read")
+        return self._whole(name, "gram")
 
     def eigenvalues(self, kernel: str = "ntk") -> np.ndarray:
         """Stored eigenvalues, descending, float64 (count,)."""

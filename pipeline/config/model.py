@@ -128,6 +128,8 @@ class GramConfig(Model):
     """Rows and columns of a tile (= one Zarr chunk); `auto` chooses from the memory limit and the workers."""
     compression: Literal["none", "lz4", "zstd"] = "none"
     """Kernel entries compress little (about 1.3 times in float32): `none` is the fastest."""
+    cross: bool = False
+    """Whether K(test, train) is stored as well; predictions do not need it."""
 
 
 class SolveConfig(Model):
@@ -196,6 +198,12 @@ class RunConfig(Model):
             raise ValueError(
                 f"solve.kernel is {self.solve.kernel}, but kernel.get stores only {', '.join(self.kernel.get)}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _cross_has_rows(self) -> RunConfig:
+        if self.gram.cross and self.data.test is None and self.data.split is None:
+            raise ValueError("gram.cross is true, but nothing is held out: give data.test or data.split")
         return self
 
     @model_validator(mode="after")

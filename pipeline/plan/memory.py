@@ -46,7 +46,8 @@ class Need:
 def gram_task(
     tile: int,
     *,
-    row_bytes: int,
+    row_size: int,
+    rows_kept: int,
     bytes_per_pair: float,
     outputs: int = 1,
     itemsize: int = 8,
@@ -55,13 +56,15 @@ def gram_task(
 ) -> Need:
     """One b×b tile of the Gram matrix.
 
-    process + 4·b·row (two blocks of inputs, on the host and on the device) + b²·(temporaries of the kernel)
+    process + kept·row·item (blocks of inputs, as stored) + 4·b·row·8 (two of them padded, in the kernel's precision and
+    in float64) + b²·(temporaries of the kernel)
     + 2·outputs·b²·item (results on the device and on the host) + queue·2·b²·item (blocks waiting to be
     written, each with its encoded copy).
 
     Args:
         tile: b.
-        row_bytes: bytes of one input row as the kernel takes it.
+        row_size: numbers in one input.
+        rows_kept: rows of inputs that stay in memory for the tiles to come.
         bytes_per_pair: temporaries of the kernel for one entry (``ntk.analytic.cost``).
         outputs: kernels wanted of each tile (ntk, nngp).
         itemsize: bytes of a stored entry.
@@ -71,7 +74,7 @@ def gram_task(
     block = tile * tile * itemsize
     return Need((
         ("process", process),
-        ("inputs", 4 * tile * row_bytes),
+        ("inputs", row_size * (rows_kept * itemsize + 4 * tile * 8)),
         ("kernel temporaries", int(tile * tile * bytes_per_pair)),
         ("results", 2 * outputs * block),
         ("blocks being written", 2 * queue * block),

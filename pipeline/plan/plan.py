@@ -14,6 +14,7 @@ from pipeline.config.model import RunConfig
 from pipeline.config.sizes import human_bytes, human_seconds
 from pipeline.errors import InputError
 from pipeline.plan import memory
+from pipeline.plan.gram import cross_tasks, rows_kept, supertile, task_count
 from pipeline.plan.memory import Need
 from pipeline.plan.resources import Resources
 from pipeline.plan.tiles import TileGrid
@@ -31,6 +32,11 @@ ASSUMED_FLOPS = 20e9
 
 READ_RATE = 1.5e9
 """Bytes a second at which stored tiles are read and checked, where nothing was measured."""
+
+
+def assumed_tile_seconds(tile: int, flops_per_pair: float, threads: int) -> float:
+    """Seconds of a tile where none was measured."""
+    return tile * tile * flops_per_pair / (ASSUMED_FLOPS * threads)
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +186,7 @@ def make_plan(
     Raises:
         InputError: a stage needs more memory than a worker may use; names the worst part and a tile that fits.
     """
-    needs = _needs(config, problem)
+    needs = _needs(config, problem, resources.threads)
     chosen = config.gram.tile if config.gram.tile != "auto" else tile
     if chosen is None:
         chosen = _auto_tile(problem, resources, needs)
@@ -195,13 +201,18 @@ def make_plan(
     )
 
 
-def _needs(config: RunConfig, p: Problem) -> dict[str, Callable[[int], Need]]:
+def _needs(config: RunConfig, p: Problem, threads: int) -> dict[str, Callable[[int], Need]]:
     """Peak memory of each kind of task as a function of the tile."""
     row_bytes = p.row_size * 8
     columns = p.outputs * len(config.solve.ridge)
     needs: dict[str, Callable[[int], Need]] = {
         "gram": lambda tile: memory.gram_task(
-            tile, row_bytes=row_bytes, bytes_per_pair=p.bytes_per_pair, outputs=p.kernels, itemsize=p.itemsize
+            tile,
+            row_size=p.row_size,
+            rows_kept=rows_kept(tile, assumed_tile_seconds(tile, p.flops_per_pair, threads)),
+            bytes_per_pair=p.bytes_per_pair,
+            outputs=p.kernels,
+            itemsize=p.itemsize,
         )
     }
     # A worker that computed Gram tiles before keeps JAX in memory.
@@ -242,7 +253,17 @@ def _stages(
     n, b = float(p.rows), grid.blocks
     entries = sum(grid.entries(i, j) for i, j in grid.upper()) if b <= 1000 else n * n / 2
     gram_bytes = entries * p.itemsize * p.kernels
-    stages = [StagePlan("gram", grid.count, entries * p.flops_per_pair, 0.0, gram_bytes, peaks["gram"])]
+    side = supertile(
+        grid, assumed_tile_seconds(grid.tile, p.flops_per_pair, resources.threads), resources.workers
+    )
+    gram_flops = entries * p.flops_per_pair
+    tasks = task_count(grid, side)
+    if config.gram.cross:
+        pairs = float(p.test_rows) * n
+        gram_flops += pairs * p.flops_per_pair
+        gram_bytes += pairs * p.itemsize * p.kernels
+        tasks += len(cross_tasks(-(-p.test_rows // grid.tile), b, ("",), (), side))
+    stages = [StagePlan("gram", tasks, gram_flops, 0.0, gram_bytes, peaks["gram"])]
     if config.solves:
         ridges = len(config.solve.ridge)
         tile_bytes = 8.0 * grid.tile**2

@@ -13,6 +13,7 @@ STAGES = ("gram", "solve", "predict", "spectrum", "report")
 STAGE_OF = {
     "inputs": "gram",
     "gram": "gram",
+    "cross": "gram",
     "checks": "gram",
     "solution": "solve",
     "predictions": "predict",
@@ -43,14 +44,16 @@ def depends(config: RunConfig, identity: Depends, prints: dict[str, str]) -> dic
         }
     )
     select = {"solve.select": config.solve.select}
-    stages = {"gram": identity | {"kernel.get": ", ".join(config.kernel.get)}}
+    square = identity | {"kernel.get": ", ".join(config.kernel.get)}
+    cross = {"gram.cross": "true", "data.test.x": held_out["data.test.x"]} if config.gram.cross else {}
+    stages = {"gram": square | cross}
     if config.solves:
         stages["solve"] = solve
     if config.predicts:
         stages["predict"] = solve | held_out | select
     if config.spectrum.method != "none":
         stages["spectrum"] = (
-            stages["gram"]
+            square
             | targets
             | {
                 "spectrum.method": config.spectrum.method,

@@ -8,14 +8,24 @@ the order of the work.
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from pipeline.errors import GateError
-from pipeline.plan.gram import gram_array, gram_tasks
-from pipeline.plan.tasks import Record, Task
+from pipeline.plan.gram import (
+    CROSS_KIND,
+    blocks_kept,
+    cross_array,
+    cross_tasks,
+    gram_array,
+    gram_tasks,
+    supertile,
+)
+from pipeline.plan.plan import assumed_tile_seconds
+from pipeline.plan.tasks import Chunk, Record, Task
 from pipeline.plan.tiles import TileGrid
 from pipeline.stages import check
 from pipeline.stages.depends import fingerprint
@@ -23,63 +33,68 @@ from pipeline.stages.kernels import KernelSpec, cost
 from pipeline.stages.session import Session
 from pipeline.stages.worker import Stopwatch, input_rows, opened, write_behind
 
-TASK_SECONDS = 1.0
-"""How long one task should last: long against the scheduler's few milliseconds, short against a lost worker."""
-
-TASKS_PER_WORKER = 8
-"""No fewer tasks than this for each worker, so that the last ones end together."""
-
-UNKNOWN_TILES = 4
-"""Tiles of a task whose kernel is a function of the user's, of which nothing is known."""
-
-ASSUMED_FLOPS = 20e9
-"""Flops a second of one thread, for cutting tasks; plans for people use a calibrated figure."""
-
 
 @dataclass(frozen=True, slots=True)
 class GramWork:
-    """Computes and stores the tiles of a task; picklable, built once per worker."""
+    """Computes and stores the tiles of a task, of K(train, train) or of K(test, train) by the task's kind; picklable,
+    built once per worker."""
 
     directory: str
     token: str
     spec: KernelSpec
     grid: TileGrid
+    side: int
 
     def __call__(self, task: Task) -> list[Record]:
         kernel = self.spec.build(self.grid.tile)
-        store = opened(self.directory, self.token)
+        cross = task.kind == CROSS_KIND
         records: list[Record] = []
-        with write_behind(store, task.key, records) as write:
+        with write_behind(opened(self.directory, self.token), task.key, records, self.inspect) as write:
             for i, j, kernels in task.args:
                 watch = Stopwatch()
-                x1 = self.rows(i)
-                blocks = kernel(x1, None if i == j else self.rows(j))
+                x1 = self.rows("x_test" if cross else "x_train", i)
+                x2 = None if i == j and not cross else self.rows("x_train", j)
+                blocks = kernel(x1, x2)
                 seconds = watch.seconds
                 for name in kernels:
-                    block = blocks[name]
-                    note = figures(block, diagonal=i == j)
-                    if not math.isfinite(note["squares"]):
-                        raise _not_finite(name, i, j, block, self.grid)
-                    write(gram_array(name), (i, j), block, watch.started, seconds, note)
+                    array = cross_array(name) if cross else gram_array(name)
+                    write(array, (i, j), blocks[name], watch.started, seconds)
         return records
 
-    def rows(self, block: int) -> np.ndarray:
-        return input_rows(self.directory, self.token, "x_train", block, len(self.spec.input_shape))
+    def inspect(self, array: str, key: tuple[int, ...], block: np.ndarray) -> dict[str, Any]:
+        """The figures of a block, which must be finite.
+
+        Raises:
+            GateError: it is not; names the first bad entry.
+        """
+        symmetric = array.startswith("gram/")
+        note = figures(block, diagonal=symmetric and key[0] == key[1])
+        if not math.isfinite(note["squares"]):
+            raise _not_finite(array, key, block, self.grid)
+        return note
+
+    def rows(self, name: str, block: int) -> np.ndarray:
+        features, kept = len(self.spec.input_shape), blocks_kept(self.side)
+        return input_rows(self.directory, self.token, name, block, features, kept=kept)
 
 
-def _not_finite(name: str, i: int, j: int, block: np.ndarray, grid: TileGrid) -> GateError:
+def _not_finite(array: str, key: tuple[int, ...], block: np.ndarray, grid: TileGrid) -> GateError:
     bad = np.argwhere(~np.isfinite(block))
     if not len(bad):
         return GateError(
-            f"{name}: tile ({i}, {j}) overflows when squared", hint="scale the inputs or the weights down"
+            f"{array}: tile {key} overflows when squared", hint="scale the inputs or the weights down"
         )
     r, c = (int(index) for index in bad[0])
-    row, column = grid.rows(i).start + r, grid.rows(j).start + c
+    row, column = (index * grid.tile + offset for index, offset in zip(key, (r, c), strict=True))
     return GateError(
-        f"{name}: tile ({i}, {j}) has {len(bad)} entries that are not finite, the first K[{row}, {column}] = "
+        f"{array}: tile {key} has {len(bad)} entries that are not finite, the first K[{row}, {column}] = "
         f"{block[r, c]}",
         hint="look at these two rows, and at the variances that the architecture gives them",
     )
+
+
+PANEL_ENTRIES = 2**16
+"""Entries of a tile that are converted to float64 at once, to stay in the cache."""
 
 
 def figures(block: np.ndarray, *, diagonal: bool) -> dict[str, float]:
@@ -87,8 +102,9 @@ def figures(block: np.ndarray, *, diagonal: bool) -> dict[str, float]:
 
     `squares` is the tile's share of ‖K‖²_F: an off-diagonal tile stands for its transpose as well.
     """
-    flat = block.astype(np.float64, copy=False).ravel()
-    squares = float(flat @ flat) * (1 if diagonal else 2)
+    rows = max(1, PANEL_ENTRIES // block.shape[1])
+    panels = (block[top : top + rows].astype(np.float64).ravel() for top in range(0, len(block), rows))
+    squares = math.fsum(float(panel @ panel) for panel in panels) * (1 if diagonal else 2)
     note = {"squares": squares, "min": float(block.min()), "max": float(block.max())}
     if diagonal:
         note["trace"] = float(np.trace(block, dtype=np.float64))
@@ -110,29 +126,64 @@ def run(session: Session, *, shard: tuple[int, int] | None = None) -> dict[str, 
     if finished is not None:
         return finished if shard is None else _share_metrics(shard, 0)
     session.start_workers()
-    grid, kernels = session.grid, session.config.kernel.get
-    names = tuple(gram_array(kernel) for kernel in kernels)
     store_inputs(session)
-    for name in names:
-        session.create(
-            name, (grid.n, grid.n), (grid.tile, grid.tile), fingerprint=fingerprint(session.identity),
-            dtype=session.spec.precision, compression=session.config.gram.compression,
-        )  # fmt: skip
+    names = _create(session)
     session.adopt(names)
-    done = session.journal.done(names)
-    tasks = gram_tasks(grid, kernels, done, tiles_per_task(session))
-    if shard is not None:
-        # Shares are cut from the whole plan, so that they are disjoint whatever each finds done when it starts.
-        every = gram_tasks(grid, kernels, (), tiles_per_task(session))
-        mine = {task.key for index, task in enumerate(every) if index % shard[1] == shard[0] - 1}
-        tasks = tuple(task for task in tasks if task.key in mine)
-    summary = session.run(
-        tasks, GramWork(str(session.directory), session.fingerprint("gram"), session.spec, grid), "gram"
-    )
+    side = _side(session, shard)
+    tasks = _tasks(session, side, shard, session.journal.done(names))
+    work = GramWork(str(session.directory), session.fingerprint("gram"), session.spec, session.grid, side)
+    summary = session.run(tasks, work, "gram")
     if shard is not None:
         return _share_metrics(shard, 0 if summary is None else summary.done)
     check.run(session)
-    return session.finish("gram", _close(session, kernels))
+    return session.finish("gram", _close(session, session.config.kernel.get))
+
+
+def _create(session: Session) -> list[str]:
+    """The arrays of this stage, made where they are not there."""
+    grid, config = session.grid, session.config
+    shapes = {gram_array(kernel): (grid.n, grid.n) for kernel in config.kernel.get}
+    fields = dict.fromkeys(shapes, fingerprint(session.identity))
+    if config.gram.cross:
+        cross = {cross_array(kernel): (len(session.inputs.x_test), grid.n) for kernel in config.kernel.get}
+        shapes |= cross
+        fields |= dict.fromkeys(cross, session.fingerprint("gram"))
+    for name, shape in shapes.items():
+        session.create(
+            name, shape, (grid.tile, grid.tile), fingerprint=fields[name], dtype=session.spec.precision,
+            compression=config.gram.compression,
+        )  # fmt: skip
+    return list(shapes)
+
+
+def _tasks(session: Session, side: int, shard: tuple[int, int] | None, done: set[Chunk]) -> list[Task]:
+    """What is left to do of the whole matrix, or of one share of it."""
+    every = _plan(session, side, done)
+    if shard is None:
+        return every
+    # Shares are cut from the whole plan, so that they are disjoint whatever each finds done when it starts.
+    fresh = _plan(session, side, ())
+    mine = {task.key for index, task in enumerate(fresh) if index % shard[1] == shard[0] - 1}
+    return [task for task in every if task.key in mine]
+
+
+def _plan(session: Session, side: int, done: Collection[Chunk]) -> list[Task]:
+    grid, kernels = session.grid, session.config.kernel.get
+    tasks = list(gram_tasks(grid, kernels, done, side))
+    if session.config.gram.cross:
+        blocks = -(-len(session.inputs.x_test) // grid.tile)
+        tasks += cross_tasks(blocks, grid.blocks, kernels, done, side)
+    return tasks
+
+
+def _side(session: Session, shard: tuple[int, int] | None) -> int:
+    """Tiles along the side of a task's square. Shares may be computed by machines of different size: theirs depends on
+    nothing but the problem and the number of shares."""
+    flops, _ = cost(session.spec)
+    threads, workers = (
+        (session.resources.threads, session.resources.workers) if shard is None else (1, shard[1])
+    )
+    return supertile(session.grid, assumed_tile_seconds(session.grid.tile, flops, threads), workers)
 
 
 def _share_metrics(shard: tuple[int, int], tasks: int) -> dict[str, Any]:
@@ -143,28 +194,17 @@ def store_inputs(session: Session) -> None:
     """Put the prepared data into the store, in blocks of one tile's rows, where every worker finds them."""
     tile = session.grid.tile
     for name, array in session.inputs.arrays.items():
-        array = array.astype(session.spec.precision, copy=False) if name.startswith("x") else array
         full = f"inputs/{name}"
+        dtype = session.spec.precision if name.startswith("x") else str(array.dtype)
         session.create(
             full, array.shape, (tile, *array.shape[1:]), fingerprint=session.inputs.fingerprints[name],
-            dtype=str(array.dtype),
+            dtype=dtype,
         )  # fmt: skip
         have = session.journal.records(full)
         for block in range(-(-len(array) // tile)):
             key = (block, *(0,) * (array.ndim - 1))
             if key not in have:
-                session.put(full, key, array[block * tile : (block + 1) * tile])
-
-
-def tiles_per_task(session: Session) -> int:
-    """Neighbouring tiles that one task computes: enough for a task to last about a second, few enough that every
-    worker has work to the end."""
-    fair = session.grid.count // (TASKS_PER_WORKER * session.resources.workers)
-    if session.spec.function:
-        return max(1, min(UNKNOWN_TILES, fair))
-    flops, _ = cost(session.spec)
-    seconds = flops * session.grid.tile**2 / ASSUMED_FLOPS / session.resources.threads
-    return max(1, min(round(TASK_SECONDS / max(seconds, 1e-9)), fair))
+                session.put(full, key, array[block * tile : (block + 1) * tile].astype(dtype, copy=False))
 
 
 def _close(session: Session, kernels: tuple[str, ...]) -> dict[str, Any]:
@@ -184,8 +224,12 @@ def _close(session: Session, kernels: tuple[str, ...]) -> dict[str, Any]:
             "frobenius_norm": math.sqrt(math.fsum(note["squares"] for note in notes)),
             "min": min(note["min"] for note in notes),
             "max": max(note["max"] for note in notes),
-            "gates": {"entries": check.entries_gate(session, kernel).to_dict()},
+            "gates": {"entries": check.entries_gate(session, gram_array(kernel)).to_dict()},
         }
+        if session.config.gram.cross:
+            cross = cross_array(kernel)
+            metrics["bytes"] += sum(record.nbytes for record in session.journal.records(cross).values())
+            metrics[kernel]["gates"]["cross entries"] = check.entries_gate(session, cross).to_dict()
     session.require_gates("gram", {kernel: metrics[kernel]["gates"] for kernel in kernels})
     return metrics
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import InputError
+from pipeline.plan.gram import cross_array, gram_array
 from pipeline.plan.tiles import TileGrid
 from pipeline.stages import rundir
 from pipeline.stages.depends import STAGE_OF, STAGES, differences, fingerprint
@@ -35,14 +36,18 @@ def status(directory: Path) -> dict[str, Any]:
 
 
 def _stage(name: str, facts: dict[str, Any], journal: Journal) -> dict[str, Any]:
-    chunks = sum(
-        len(journal.records(array)) for array in journal.arrays() if STAGE_OF.get(array.split("/")[0]) == name
+    chunks = len(
+        journal.done(array for array in journal.arrays() if STAGE_OF.get(array.split("/")[0]) == name)
     )
     entry: dict[str, Any] = {"stage": name, "state": "pending", "chunks": chunks}
     if name == "gram":
         kernels = facts["fields"]["kernel.get"].split(", ")
-        entry["tiles"] = TileGrid(facts["rows"]["train"], facts["tile"]).count * len(kernels)
-        entry["tiles_done"] = sum(len(journal.records(f"gram/{kernel}")) for kernel in kernels)
+        grid = TileGrid(facts["rows"]["train"], facts["tile"])
+        cross = "gram.cross" in facts["stages"]["gram"]
+        across = -(-facts["rows"]["test"] // grid.tile) * grid.blocks if cross else 0
+        arrays = [name(kernel) for kernel in kernels for name in (gram_array, cross_array)[: 1 + cross]]
+        entry["tiles"] = (grid.count + across) * len(kernels)
+        entry["tiles_done"] = len(journal.done(arrays))
     now = rundir.stored_fields(facts, facts["stages"][name])
     record = journal.stage(name)
     if record is None or record.status != "done":

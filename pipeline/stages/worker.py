@@ -6,6 +6,7 @@ import functools
 import queue
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,8 +19,8 @@ from pipeline.plan.tiles import TileGrid
 from pipeline.store.arrays import ArrayStore, worker_name
 from pipeline.store.journal import Journal
 
-ROWS_KEPT = 4
-"""Blocks of inputs a worker keeps: the row block of a supertile and the column blocks at hand."""
+BLOCKS_KEPT = 3
+"""Blocks of inputs a worker keeps unless told otherwise: two that meet in a tile and the one before."""
 
 
 @functools.lru_cache(maxsize=2)
@@ -28,10 +29,26 @@ def opened(directory: str, token: str) -> ArrayStore:
     return ArrayStore(Path(directory), Journal(Path(directory)).load(), writable=True)
 
 
-@functools.lru_cache(maxsize=ROWS_KEPT)
-def input_rows(directory: str, token: str, name: str, block: int, features: int) -> np.ndarray:
-    """One block of rows of a stored input array, with axes after the first numbering `features`."""
-    return opened(directory, token).read(f"inputs/{name}", (block, *(0,) * features))
+_inputs: OrderedDict[tuple[str, str, str, int], np.ndarray] = OrderedDict()
+"""The blocks of inputs used last, the latest at the end."""
+
+_inputs_lock = threading.Lock()
+
+
+def input_rows(
+    directory: str, token: str, name: str, block: int, features: int, *, kept: int = BLOCKS_KEPT
+) -> np.ndarray:
+    """One block of rows of a stored input array, with axes after the first numbering `features`; this and the last
+    blocks asked for, `kept` in all, stay in memory."""
+    key = (directory, token, name, block)
+    with _inputs_lock:
+        rows = _inputs.get(key)
+        if rows is None:
+            while len(_inputs) >= kept:
+                _inputs.popitem(last=False)
+            rows = _inputs[key] = opened(directory, token).read(f"inputs/{name}", (block, *(0,) * features))
+        _inputs.move_to_end(key)
+    return rows
 
 
 def targets(directory: str, token: str, grid: TileGrid) -> np.ndarray:
@@ -40,57 +57,48 @@ def targets(directory: str, token: str, grid: TileGrid) -> np.ndarray:
     return np.concatenate([store.read("inputs/y_train", (block, 0)) for block in range(grid.blocks)])
 
 
-Write = Callable[..., None]
+Write = Callable[[str, tuple[int, ...], np.ndarray, float, float], None]
+Inspect = Callable[[str, tuple[int, ...], np.ndarray], dict[str, Any]]
 
 
 @contextmanager
-def write_behind(store: ArrayStore, task: str, records: list[Record], *, depth: int = 1) -> Iterator[Write]:
-    """A `write(name, key, block, started, seconds, note)` that returns at once: chunks are written, and `records`
-    filled, by a thread, so that the next block is computed meanwhile. At most `depth` blocks wait.
+def write_behind(
+    store: ArrayStore, task: str, records: list[Record], inspect: Inspect, *, depth: int = 1
+) -> Iterator[Write]:
+    """A `write(name, key, block, started, seconds)` that returns at once: a thread looks at the block, writes it and
+    adds its record, so that the next one is computed meanwhile. At most `depth` blocks wait.
+
+    `inspect(name, key, block)` gives the note of a block's record; what it refuses is not written.
 
     Raises:
-        Whatever a write raised, at the next call or at the end.
+        Whatever `inspect` or a write raised, at the next call or at the end.
     """
-    waiting: queue.Queue[tuple[Any, ...] | None] = queue.Queue(maxsize=depth)
+    waiting: queue.Queue[tuple[str, tuple[int, ...], np.ndarray, float, float] | None] = queue.Queue(depth)
     failures: list[BaseException] = []
+
+    def store_one(name: str, key: tuple[int, ...], block: np.ndarray, started: float, seconds: float) -> None:
+        note = inspect(name, key, block)
+        digest, nbytes = store.write(name, key, block)
+        dtype = str(block.dtype)
+        records.append(
+            Record(
+                name, key, digest, block.shape, dtype, seconds, nbytes, worker_name(), started, task, note
+            )
+        )  # fmt: skip
 
     def run() -> None:
         while (item := waiting.get()) is not None:
             if failures:
                 continue
-            name, key, block, started, seconds, note = item
             try:
-                digest, nbytes = store.write(name, key, block)
+                store_one(*item)
             except BaseException as error:  # raised again in the computing thread
                 failures.append(error)
-                continue
-            records.append(
-                Record(
-                    name,
-                    key,
-                    digest,
-                    block.shape,
-                    str(block.dtype),
-                    seconds,
-                    nbytes,
-                    worker_name(),
-                    started,
-                    task,
-                    note,
-                )
-            )
 
-    def write(
-        name: str,
-        key: tuple[int, ...],
-        block: np.ndarray,
-        started: float,
-        seconds: float,
-        note: dict[str, Any],
-    ) -> None:
+    def write(name: str, key: tuple[int, ...], block: np.ndarray, started: float, seconds: float) -> None:
         if failures:
             raise failures[0]
-        waiting.put((name, key, block, started, seconds, note))
+        waiting.put((name, key, block, started, seconds))
 
     thread = threading.Thread(target=run, name="write-behind", daemon=True)
     thread.start()

@@ -30,7 +30,7 @@ def test_human_figures_read_back(count):
 
 
 def need_of(tile):
-    return memory.gram_task(tile, row_bytes=512, bytes_per_pair=100.0)
+    return memory.gram_task(tile, row_size=64, rows_kept=4 * tile, bytes_per_pair=100.0)
 
 
 @given(st.integers(memory.PROCESS_WITH_JAX + 10**6, 10**11), st.integers(1, 20_000))
@@ -50,7 +50,7 @@ def test_no_tile_fits():
 def test_needs_grow_with_the_tile(tile):
     kernel = {"row_bytes": 64, "bytes_per_pair": 24.0}
     for need in (
-        lambda b: memory.gram_task(b, **kernel),
+        lambda b: memory.gram_task(b, row_size=8, rows_kept=4 * b, bytes_per_pair=24.0),
         lambda b: memory.cholesky_task(b),
         lambda b: memory.substitution_task(8192, 10, b),
         lambda b: memory.inverse_diagonal_task(8192, b),

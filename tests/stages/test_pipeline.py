@@ -100,6 +100,36 @@ def test_shares_in_any_order_equal_one_run(runner: Runner, contents: Contents) -
     assert contents(directory) == contents(runner.folder / "run")
 
 
+def test_stored_kernel_of_held_out_rows(runner: Runner, contents: Contents) -> None:
+    runner.run("gram")
+    plain = contents(runner.folder / "run")
+    tiled = {"gram": {"tile": 16, "cross": True}, "kernel": {"architecture": ARCHITECTURE, "get": "both"}}
+    gates = runner.run("gram", **tiled)["gram"]["ntk"]["gates"]
+    assert gates["cross entries"]["passed"]
+    assert (
+        contents(runner.folder / "run").items()
+        >= {name: data for name, data in plain.items() if name.startswith(("gram", "inputs"))}.items()
+    )
+    assert status.status(runner.folder / "run")["stages"][0]["tiles_done"] == 2 * (15 + 2 * 5)
+    run = open_run(runner.folder / "run")
+    unit, unit_test = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (runner.x, runner.x_test))
+    kernel_fn = stax.from_spec(ARCHITECTURE).kernel_fn
+    for kernel in ("ntk", "nngp"):
+        np.testing.assert_allclose(
+            run.cross(kernel), np.asarray(kernel_fn(unit_test, unit, kernel)), rtol=1e-12
+        )
+    with pytest.raises(InputError, match="25 × 70 needs 14 kB"):
+        run.cross(limit="1 kB")
+    # Other held-out rows: their kernel is computed anew, the Gram matrix stays.
+    before = run.cross()
+    runner.x_test[0] += 1
+    np.save(runner.folder / "x_test.npy", runner.x_test)
+    runner.run("gram", **tiled)
+    after = open_run(runner.folder / "run").cross()
+    assert (before[1:] == after[1:]).all()
+    assert not (before[0] == after[0]).any()
+
+
 def test_changed_ridge_recomputes_what_depends_on_it(runner: Runner) -> None:
     runner.run()
     tiles = {file: file.stat().st_mtime_ns for file in (runner.folder / "run/store.zarr/gram").rglob("c/*/*")}
