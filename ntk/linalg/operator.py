@@ -1,7 +1,8 @@
 """Products and norms of a symmetric matrix of which only the upper tiles exist, in one pass over them.
 
 Each off-diagonal tile is used twice per read: y_i += K_ij x_j and y_j += K_ijᵀ x_i. Sums run in float64
-whatever the dtype of the tiles. Tiles may come in any order, but each exactly once: a pass that misses or
+whatever the dtype of the tiles; a float32 tile is widened a strip at a time, in the cache: a whole float64 copy would
+cost more than the product. Tiles may come in any order, but each exactly once: a pass that misses or
 repeats a tile raises instead of returning a plausible number.
 """
 
@@ -13,6 +14,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+STRIP_BYTES = 1 << 20
+"""Size in float64 of the strip of a tile that is multiplied at once: it stays in the cache between its two uses."""
 
 KeyedTile = tuple[tuple[int, int], NDArray[np.floating]]
 
@@ -63,8 +67,8 @@ def symmetric_product(
     """
     x, product = _vectors(blocks, vectors)
     for (i, j), tile in _checked(tiles, blocks):
-        _accumulate(product, blocks[i], blocks[j], tile.astype(np.float64, copy=False), x)
-    return product.reshape(vectors.shape)
+        _accumulate(product, blocks[i], blocks[j], tile, x)
+    return product.T.reshape(vectors.shape)
 
 
 def symmetric_norms(tiles: Iterable[KeyedTile], blocks: Sequence[slice]) -> Norms:
@@ -77,7 +81,7 @@ def symmetric_pass(
 ) -> tuple[NDArray[np.float64], Norms]:
     """`symmetric_product` and `symmetric_norms` from one reading of the tiles."""
     x, product = _vectors(blocks, vectors)
-    row_sums = np.zeros(len(x))
+    row_sums = np.zeros(x.shape[1])
     trace = 0.0
     squares = 0.0
     for (i, j), tile in _checked(tiles, blocks):
@@ -90,23 +94,52 @@ def symmetric_pass(
             trace += float(np.trace(tile))
         else:
             row_sums[blocks[j]] += magnitude.sum(axis=0)
-    norms = Norms(len(x), trace, math.sqrt(squares), float(row_sums.max()))
-    return product.reshape(vectors.shape), norms
+    norms = Norms(x.shape[1], trace, math.sqrt(squares), float(row_sums.max()))
+    return product.T.reshape(vectors.shape), norms
+
+
+def accumulate_products(
+    tile: NDArray[np.floating],
+    x_columns: NDArray[np.float64],
+    into_rows: NDArray[np.float64],
+    x_rows: NDArray[np.float64] | None = None,
+    into_columns: NDArray[np.float64] | None = None,
+) -> None:
+    """y_i += K_ij x_j and, in the same reading of the tile, y_j += K_ijᵀ x_i. Vectors are rows here: BLAS is faster so.
+
+    Args:
+        tile: K_ij, shape (p, q), float64 or float32.
+        x_columns: x_j transposed, shape (r, q).
+        into_rows: y_i transposed, shape (r, p), added to.
+        x_rows, into_columns: x_i and y_j transposed, (r, p) and (r, q); None for a tile on the diagonal.
+    """
+    p, q = tile.shape
+    height = max(1, STRIP_BYTES // (8 * q))
+    scratch = None if tile.dtype == np.float64 else np.empty((min(height, p), q))
+    for start in range(0, p, height):
+        rows = slice(start, min(start + height, p))
+        strip = tile[rows]
+        if scratch is not None:
+            np.copyto(scratch[: len(strip)], strip)
+            strip = scratch[: len(strip)]
+        into_rows[:, rows] += x_columns @ strip.T
+        if x_rows is not None and into_columns is not None:
+            into_columns += x_rows[:, rows] @ strip
 
 
 def _accumulate(product: NDArray, rows: slice, columns: slice, tile: NDArray, x: NDArray) -> None:
-    product[rows] += tile @ x[columns]
-    if rows != columns:
-        product[columns] += tile.T @ x[rows]
+    twice = (x[:, rows], product[:, columns]) if rows != columns else ()
+    accumulate_products(tile, x[:, columns], product[:, rows], *twice)
 
 
 def _vectors(blocks: Sequence[slice], vectors: NDArray) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The vectors, transposed, (r, n), and room for the product."""
     n = blocks[-1].stop
     if vectors.shape[0] != n:
         raise ValueError(f"the matrix has {n} rows, the vectors have {vectors.shape[0]}")
     width = vectors.shape[1] if vectors.ndim == 2 else 1
-    x = np.asarray(vectors, np.float64).reshape(n, width)
-    return x, np.zeros((n, width))
+    x = np.ascontiguousarray(np.asarray(vectors, np.float64).reshape(n, width).T)
+    return x, np.zeros((width, n))
 
 
 def _checked(tiles: Iterable[KeyedTile], blocks: Sequence[slice]) -> Iterator[KeyedTile]:

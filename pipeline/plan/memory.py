@@ -140,6 +140,27 @@ def prediction_task(
     ))  # fmt: skip
 
 
+def product_task(
+    tile: int,
+    patch_rows: int,
+    columns: int,
+    *,
+    itemsize: int = 8,
+    held: int = 4,
+    strip: int = 1 << 20,
+    process: int = PROCESS_WITH_JAX,
+) -> Need:
+    """One patch of K V: vectors and partial sums of its two sides with one temporary of each, 6·rows·columns·8; a strip
+    of a tile in float64 and its products; the tiles at hand, read ahead and being dropped (held·b²·item; pages of the
+    store's files, which the system may take back, counted all the same)."""
+    return Need((
+        ("process", process),
+        ("vectors and sums", 6 * patch_rows * columns * 8),
+        ("tiles at hand", held * tile * tile * itemsize),
+        ("strips", 2 * strip),
+    ))  # fmt: skip
+
+
 def full_eigh(n: int, *, itemsize: int = 8, process: int = PROCESS) -> Need:
     """All eigenpairs of a dense n×n matrix by ``numpy.linalg.eigh`` (LAPACK's divide and conquer): the matrix, the copy
     that LAPACK overwrites, the vectors and 2·n² of work space; 5·n² items."""

@@ -152,7 +152,6 @@ class Session:
         """
         if not tasks:
             return None
-
         progress = Progress(label, sum(len(task.writes) for task in tasks))
 
         def on_records(records: list[Record]) -> None:
@@ -167,8 +166,26 @@ class Session:
             if self.listener is not None:
                 self.listener(progress)
 
+        return self._drive(tasks, work, on_records, on_event)
+
+    def collect(self, tasks: Sequence[Task], work: Callable[[Task], list[Record]]) -> list[Record]:
+        """Run tasks that write scratch arrays; their records come back instead of going to the journal.
+
+        A task that was lost with its worker and tried again may have returned its records twice.
+        """
+        records: list[Record] = []
+        self._drive(tasks, work, records.extend, None)
+        return records
+
+    def _drive(
+        self,
+        tasks: Sequence[Task],
+        work: Callable[[Task], list[Record]],
+        on_records: Callable[[list[Record]], None],
+        listener: Callable[[Event], None] | None,
+    ) -> Summary:
         self.executor.bind(work)
-        summary = drive(tasks, self.executor, on_records=on_records, listener=on_event, stop=self.stop)
+        summary = drive(tasks, self.executor, on_records=on_records, listener=listener, stop=self.stop)
         self.peak_memory = max(
             self.peak_memory, *(peak_memory(worker["pid"]) for worker in self.executor.workers()), 0
         )
@@ -304,4 +321,6 @@ def open_session(
             config, directory, inputs, spec, grid, identity, stages, resources, journal, store, held, listener, stop
         )  # fmt: skip
         with session._stack:
+            if lease == "run":
+                session._stack.callback(store.remove_scratch)
             yield session

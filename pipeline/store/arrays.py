@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import zarr
+from zarr.storage import LocalStore
 
 from pipeline.errors import InputError
 from pipeline.plan.tasks import Record
@@ -23,10 +24,15 @@ from pipeline.store.format import Compression, Spec, create_array, open_array
 from pipeline.store.journal import Journal
 from pipeline.store.layout import RunLayout
 from pipeline.store.local import DurableStore
+from pipeline.store.mapped import mapped_chunk
 from pipeline.store.writer import JournalWriter
 
 Key = tuple[int, ...]
 Block = np.ndarray[Any, Any]
+
+SCRATCH = "work"
+"""Arrays below this name pass values between processes of one stage. They are neither flushed to the disk nor in the
+journal: the record that `write`'s caller makes travels by message, and `read_recorded` checks against it."""
 
 
 def worker_name() -> str:
@@ -51,6 +57,7 @@ class ArrayStore:
         self.writable = writable
         self._root = RunLayout(self.directory).store
         self._store = DurableStore(self._root, read_only=not writable)
+        self._scratch = LocalStore(self._root, read_only=not writable)
         self._arrays: dict[str, zarr.Array[Any]] = {}
 
     def __reduce__(self):
@@ -104,7 +111,7 @@ class ArrayStore:
             self.journal.refresh()
         try:
             self._remove(name)
-            create_array(self._store, name, spec, attributes or {})
+            create_array(self._home(name), name, spec, attributes or {})
         except OSError as error:
             raise disk_error(error, self._root / name, "create the array") from error
         return True
@@ -122,7 +129,7 @@ class ArrayStore:
         array = self._arrays.get(name)
         if array is None:
             try:
-                array = self._arrays[name] = open_array(self._store, name)
+                array = self._arrays[name] = open_array(self._home(name), name)
             except Exception as error:
                 found = "its metadata is damaged" if self.exists(name) else "there is no such array"
                 raise InputError(
@@ -192,6 +199,32 @@ class ArrayStore:
             raise TileError.of(found, self.directory)
         return found
 
+    def view(self, name: str, key: Key) -> Block:
+        """As `read`, but read-only, and without a copy where the array is not compressed.
+
+        Raises:
+            TileError: as `read`.
+        """
+        found = self._checked(name, key, self._mapped)
+        if isinstance(found, TileFault):
+            raise TileError.of(found, self.directory)
+        return found
+
+    def read_recorded(self, record: Record) -> Block:
+        """One chunk, read-only, as this record has it, whatever the journal says.
+
+        Raises:
+            TileError: its file is missing or damaged, or holds other values.
+        """
+        found = self._mapped(record.array, record.key)
+        if not isinstance(found, TileFault) and digest(found) != record.digest:
+            found = TileFault(
+                record.array, record.key, "its values are not those that were written (digests differ)"
+            )
+        if isinstance(found, TileFault):
+            raise TileError.of(found, self.directory)
+        return found
+
     def adopt(self, name: str, key: Key) -> Record | None:
         """A record for a chunk that has none, if its checksum holds and all its values are finite.
 
@@ -214,9 +247,10 @@ class ArrayStore:
         )
 
     def names(self) -> list[str]:
-        """Every array in the store that has chunks, sorted."""
+        """Every array in the store that has chunks, sorted; scratch is not among them."""
         folders = (file.parent for file in self._root.rglob("zarr.json"))
-        return sorted(str(folder.relative_to(self._root)) for folder in folders if (folder / "c").is_dir())
+        names = (str(folder.relative_to(self._root)) for folder in folders if (folder / "c").is_dir())
+        return sorted(name for name in names if not name.startswith(f"{SCRATCH}/"))
 
     def unrecorded(self, name: str) -> list[Key]:
         """Chunks whose file is there but of which the journal has no record: candidates for ``adopt``."""
@@ -287,7 +321,8 @@ class ArrayStore:
         return faults
 
     def sweep(self) -> int:
-        """Remove the unfinished files of killed writers; under the ``run`` lease only. Returns their number.
+        """Remove the unfinished files of killed writers, and scratch; under the ``run`` lease only. Returns the number
+        of files that were unfinished.
 
         Raises:
             InputError: the disk refuses.
@@ -298,7 +333,23 @@ class ArrayStore:
                 path.unlink(missing_ok=True)
             except OSError as error:
                 raise disk_error(error, path, "remove an unfinished file") from error
+        self.remove_scratch()
         return len(leftovers)
+
+    def remove_scratch(self) -> None:
+        """Remove every scratch array.
+
+        Raises:
+            InputError: the disk refuses.
+        """
+        path = self._root / SCRATCH
+        try:
+            if path.is_dir():
+                shutil.rmtree(path)
+        except OSError as error:
+            raise disk_error(error, path, "remove scratch arrays") from error
+        for name in [name for name in self._arrays if name.startswith(f"{SCRATCH}/")]:
+            del self._arrays[name]
 
     def read_all(self, name: str) -> Block:
         """A whole array that fits into memory, every chunk of it checked.
@@ -318,12 +369,17 @@ class ArrayStore:
     def _file(self, name: str, key: Key) -> Path:
         return self._root / name / self.array(name).metadata.encode_chunk_key(key)
 
-    def _checked(self, name: str, key: Key) -> Block | TileFault:
+    def _home(self, name: str) -> LocalStore:
+        return self._scratch if name.startswith(f"{SCRATCH}/") else self._store
+
+    def _checked(
+        self, name: str, key: Key, decode: Callable[[str, Key], Block | TileFault] | None = None
+    ) -> Block | TileFault:
         if self.journal.latest(name, key) is None:
             self.journal.refresh()
             if self.journal.latest(name, key) is None:
                 return TileFault(name, key, "it has no record in the journal")
-        block = self._decode(name, key)
+        block = (decode or self._decode)(name, key)
         if isinstance(block, TileFault):
             return block
         found = digest(block)
@@ -336,6 +392,21 @@ class ArrayStore:
     def _is_recorded(self, name: str, key: Key, found: str) -> bool:
         record = self.journal.latest(name, key)
         return record is not None and record.digest == found
+
+    def _mapped(self, name: str, key: Key) -> Block | TileFault:
+        """The values in a chunk's file, unchecked where they can be mapped; else as `_decode`."""
+        try:
+            array, region = self.array(name), self.region(name, key)
+            if array.attrs["compression"] == "none":
+                whole = mapped_chunk(self._file(name, key), array.chunks, array.dtype)
+                if whole is not None:
+                    return whole[tuple(slice(part.stop - part.start) for part in region)]
+        except (InputError, IndexError, OSError):
+            pass  # `_decode` finds the same and says what it is.
+        block = self._decode(name, key)
+        if not isinstance(block, TileFault):
+            block.flags.writeable = False
+        return block
 
     def _decode(self, name: str, key: Key) -> Block | TileFault:
         """The values in a chunk's file if its checksum holds."""
@@ -360,7 +431,7 @@ class ArrayStore:
 
     def _found(self, name: str) -> Spec | None:
         try:
-            return Spec.of(open_array(self._store, name))
+            return Spec.of(open_array(self._home(name), name))
         except Exception:
             # Nothing there, or metadata that cannot be read: either way it is not the array that is wanted.
             return None

@@ -1,0 +1,234 @@
+"""The Gram matrix as an operator: blocks, rows, diagonal and products with several vectors, computed by the workers.
+
+One interface whether its tiles are stored or computed each time. Vectors and partial sums pass through scratch arrays
+of the store; workers return records. See `pipeline.plan.products` for how a product is cut, and why the same product
+is the same bit for bit whoever computes it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ntk.linalg.operator import accumulate_products
+from pipeline.errors import GateError
+from pipeline.plan.products import Patches
+from pipeline.plan.tasks import Record, Task
+from pipeline.stages.session import Session
+from pipeline.stages.tiles import ComputedTiles, StoredTiles, Tiles
+from pipeline.stages.worker import Stopwatch, opened, stored_record
+from pipeline.store.arrays import SCRATCH
+
+PRODUCT, ROWS, DIAGONAL = "product", "rows", "diagonal"
+
+
+@dataclass(frozen=True, slots=True)
+class OperatorWork:
+    """One patch of a product, or one side's part of rows or of the diagonal; picklable.
+
+    Arrays, one chunk a side of the patches: vectors (k, n); products (sides, k, n), of which [J, :, I] is K_IJ V_J;
+    rows (m, n); diagonal (n,).
+    """
+
+    directory: str
+    token: str
+    tiles: Tiles
+    patches: Patches
+
+    def __call__(self, task: Task) -> list[Record]:
+        watch = Stopwatch()
+        blocks = {PRODUCT: self.product, ROWS: self.rows, DIAGONAL: self.diagonal}[task.kind](*task.args)
+        store = opened(self.directory, self.token)
+        return [
+            stored_record(store, name, key, block, watch, task.key)
+            for (name, key), block in zip(task.writes, blocks, strict=True)
+        ]
+
+    def product(self, first: int, second: int, vectors: tuple[Record, Record]) -> list[np.ndarray]:
+        """K_IJ V_J and, off the diagonal, K_IJᵀ V_I, from one reading of the tiles of patch (I, J)."""
+        store, grid, patches = opened(self.directory, self.token), self.tiles.grid, self.patches
+        x_rows, x_columns = (np.ascontiguousarray(store.read_recorded(record)) for record in vectors)
+        into_rows = np.zeros_like(x_rows)
+        into_columns = into_rows if first == second else np.zeros_like(x_columns)
+        top, left = patches.rows(first).start, patches.rows(second).start
+        for (i, j), tile in self.tiles.stream(patches.tiles(first, second)):
+            rows = slice(grid.rows(i).start - top, grid.rows(i).stop - top)
+            columns = slice(grid.rows(j).start - left, grid.rows(j).stop - left)
+            twice = (x_rows[:, rows], into_columns[:, columns]) if i != j else ()
+            accumulate_products(tile, x_columns[:, columns], into_rows[:, rows], *twice)
+        return [into_rows[None]] if first == second else [into_rows[None], into_columns[None]]
+
+    def rows(self, side: int, indices: Record, inputs: Record | None) -> list[np.ndarray]:
+        """K[indices, side]."""
+        store = opened(self.directory, self.token)
+        chosen = store.read_recorded(indices)
+        x = None if inputs is None else store.read_recorded(inputs)
+        found = [self.tiles.entries(chosen, x, block) for block in self.patches.blocks(side)]
+        return [np.concatenate(found, axis=1).astype(np.float64, copy=False)]
+
+    def diagonal(self, side: int) -> list[np.ndarray]:
+        """The diagonal of K in a side."""
+        found = [self.tiles.tile(block, block).diagonal() for block in self.patches.blocks(side)]
+        return [np.concatenate(found).astype(np.float64)]
+
+
+class GramOperator:
+    """A symmetric n×n Gram matrix K, float64 in what it returns.
+
+    Args:
+        session: the opened run; its workers compute.
+        token: changes with what is in the store, as a stage's fingerprint does.
+        tiles: where tiles come from.
+        itemsize: bytes of an entry of a tile.
+    """
+
+    def __init__(self, session: Session, token: str, tiles: StoredTiles | ComputedTiles, itemsize: int):
+        self._session = session
+        self._tiles = tiles
+        self._patches = Patches.of(tiles.grid, itemsize)
+        self._work = OperatorWork(str(session.directory), token, tiles, self._patches)
+        self._folder = f"{SCRATCH}/{tiles.kernel}"
+        self._spec = tiles.spec if isinstance(tiles, ComputedTiles) else None
+
+    @property
+    def n(self) -> int:
+        """Rows and columns."""
+        return self._tiles.grid.n
+
+    def block(self, i: int, j: int) -> np.ndarray:
+        """Tile (i, j) of either triangle, read or computed by this process; not to be changed."""
+        return self._tiles.tile(i, j) if i <= j else self._tiles.tile(j, i).T
+
+    def matvec(self, vectors: np.ndarray) -> np.ndarray:
+        """K V: each tile is read (or computed) once and used twice.
+
+        Args:
+            vectors: V, shape (n, k) or (n,).
+
+        Returns:
+            float64, shape of `vectors`; the same bit for bit for the same vectors, whoever works.
+
+        Raises:
+            ValueError: V has another number of rows.
+            GateError: V or the product has an entry that is not finite.
+            TileError: a stored tile is not as recorded.
+            TasksFailed, Stopped: see there.
+        """
+        if vectors.ndim not in (1, 2) or len(vectors) != self.n:
+            raise ValueError(f"the matrix has {self.n} rows, the vectors have shape {vectors.shape}")
+        x = np.asarray(vectors, np.float64).reshape(self.n, -1).T
+        if not x.size:
+            return np.zeros(vectors.shape)
+        if not np.isfinite(x).all():
+            raise GateError(
+                f"{self._tiles.kernel}: a vector to be multiplied has entries that are not finite"
+            )
+        patches, width = self._patches, len(x)
+        into, sent = f"{self._folder}/products-{width}", self._send(f"vectors-{width}", x)
+        self._create(into, (patches.sides, width, self.n), (1, width, patches.rows_per_side))
+        tasks = [
+            Task(
+                f"{PRODUCT}/{i}.{j}",
+                PRODUCT,
+                (i, j, (sent[i], sent[j])),
+                writes=((into, (j, 0, i)),) if i == j else ((into, (j, 0, i)), (into, (i, 0, j))),
+            )
+            for i, j in patches.upper()
+        ]
+        parts = {record.key: record for record in self._session.collect(tasks, self._work)}
+        product = np.zeros_like(x, order="C")
+        for side in range(patches.sides):
+            for other in range(patches.sides):  # always in this order: sums of floats depend on it
+                product[:, patches.rows(side)] += self._session.store.read_recorded(parts[other, 0, side])[0]
+        if not np.isfinite(product).all():
+            raise GateError(
+                f"{self._tiles.kernel}: a product with the matrix has entries that are not finite"
+            )
+        return np.ascontiguousarray(product.T).reshape(vectors.shape)
+
+    def rows(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+        """K[indices, :], float64 (len(indices), n), in the order of `indices`.
+
+        Raises:
+            IndexError: an index is outside 0 … n − 1.
+            TileError, TasksFailed, Stopped: as `matvec`.
+        """
+        chosen = np.asarray(indices, np.int64)
+        if chosen.ndim != 1 or (len(chosen) and not (chosen.min() >= 0 and chosen.max() < self.n)):
+            raise IndexError(f"rows must be numbers in 0…{self.n - 1}, got {indices!r:.80}")
+        count = len(chosen)
+        if not count:
+            return np.zeros((0, self.n))
+        at = self._put(f"indices-{count}", chosen)
+        # Only the inputs of computed rows are needed.
+        inputs = None
+        if self._spec is not None:
+            x = self._session.inputs.x_train[chosen].astype(self._spec.precision)
+            inputs = self._put(f"inputs-{count}", x)
+        into = f"{self._folder}/rows-{count}"
+        self._create(into, (count, self.n), (count, self._patches.rows_per_side))
+        tasks = [
+            Task(f"{ROWS}/{side}", ROWS, (side, at, inputs), writes=((into, (0, side)),))
+            for side in range(self._patches.sides)
+        ]
+        return np.concatenate(self._collected(tasks), axis=1)
+
+    def diagonal(self) -> np.ndarray:
+        """The diagonal, float64 (n,).
+
+        Raises:
+            TileError, TasksFailed, Stopped: as `matvec`.
+        """
+        into = f"{self._folder}/diagonal"
+        self._create(into, (self.n,), (self._patches.rows_per_side,))
+        tasks = [
+            Task(f"{DIAGONAL}/{side}", DIAGONAL, (side,), writes=((into, (side,)),))
+            for side in range(self._patches.sides)
+        ]
+        return np.concatenate(self._collected(tasks))
+
+    def _collected(self, tasks: list[Task]) -> list[np.ndarray]:
+        """What tasks of one chunk each stored, in the order of the tasks."""
+        records = {record.chunk: record for record in self._session.collect(tasks, self._work)}
+        return [self._session.store.read_recorded(records[task.writes[0]]) for task in tasks]
+
+    def _send(self, name: str, x: np.ndarray) -> list[Record]:
+        """Store vectors (k, n), a chunk a side, for the workers."""
+        full, width = f"{self._folder}/{name}", len(x)
+        self._create(full, x.shape, (width, self._patches.rows_per_side))
+        return [
+            self._stored(full, (0, side), x[:, self._patches.rows(side)])
+            for side in range(self._patches.sides)
+        ]
+
+    def _put(self, name: str, values: np.ndarray) -> Record:
+        """Store a small array as one chunk for the workers."""
+        full = f"{self._folder}/{name}"
+        self._create(full, values.shape, values.shape, values.dtype.name)
+        return self._stored(full, (0,) * values.ndim, values)
+
+    def _create(
+        self, name: str, shape: tuple[int, ...], chunks: tuple[int, ...], dtype: str = "float64"
+    ) -> None:
+        self._session.store.create(name, shape, chunks, dtype, fingerprint="")
+
+    def _stored(self, name: str, key: tuple[int, ...], block: np.ndarray) -> Record:
+        return stored_record(self._session.store, name, key, block, Stopwatch())
+
+
+def stored_operator(session: Session, kernel: str, stage: str) -> GramOperator:
+    """The stored Gram matrix of a kernel, for a stage whose fingerprint names what is in the store."""
+    token = session.fingerprint(stage)
+    tiles = StoredTiles(str(session.directory), token, kernel, session.grid)
+    return GramOperator(session, token, tiles, np.dtype(session.spec.precision).itemsize)
+
+
+def computed_operator(session: Session, kernel: str, stage: str) -> GramOperator:
+    """The Gram matrix of a kernel, computed from the stored inputs each time it is needed; nothing of it is stored."""
+    token = session.fingerprint(stage)
+    spec = dataclasses.replace(session.spec, get=(kernel,))
+    tiles = ComputedTiles(str(session.directory), token, kernel, session.grid, spec)
+    return GramOperator(session, token, tiles, np.dtype(spec.precision).itemsize)
