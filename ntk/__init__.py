@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ntk import stax
+    from ntk import predict, stax
     from ntk.finite.empirical import (
         NtkImplementation,
         empirical_kernel_fn,
@@ -28,11 +28,13 @@ __all__ = [
     "empirical_ntk_vp_fn",
     "linearize",
     "monte_carlo_kernel_fn",
+    "predict",
     "stax",
     "taylor_expand",
 ]
 
 _HOME = {
+    "predict": "ntk.predict",
     "stax": "ntk.stax",
     "NtkImplementation": "ntk.finite.empirical",
     "empirical_kernel_fn": "ntk.finite.empirical",

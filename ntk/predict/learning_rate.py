@@ -1,0 +1,32 @@
+"""The largest learning rate at which gradient descent converges."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from scipy.linalg import eigvalsh
+
+from ntk.predict.axes import matrix
+from ntk.predict.training import checked
+
+
+def max_learning_rate(
+    ntk_train_train: Any, y_train_size: int | None = None, momentum: float = 0.0, eps: float = 1e-12
+) -> float:
+    """2 (1 + momentum) y_train_size / λ_max(Θ): above it gradient descent on ½ mean (f − y)² diverges.
+
+    The bound with momentum is that of heavy-ball iterations (Goh 2017, "The Dynamics of Momentum").
+
+    Args:
+        ntk_train_train: Θ on the training rows, axes in pairs.
+        y_train_size: rows times outputs, the divisor of the mean; None: rows of Θ as a matrix (`trace_axes` empty).
+        momentum: of the descent, in [0, 1).
+        eps: added to λ_max, so that a kernel of zeros gives a number.
+
+    Raises:
+        ValueError: a kernel that is not square, not finite or not symmetric.
+    """
+    rows = matrix(np.asarray(ntk_train_train)).shape[0]
+    largest = eigvalsh(checked(ntk_train_train, rows, "kernel"), subset_by_index=(rows - 1, rows - 1))[0]
+    return float(2 * (1 + momentum) * (rows if y_train_size is None else y_train_size) / (largest + eps))

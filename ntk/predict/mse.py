@@ -1,0 +1,144 @@
+"""Gradient flow on the mean squared error in closed form."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from ntk.linalg.matrix_functions import relaxation
+from ntk.predict.axes import Targets, floating, library, matrix, returned, wide
+from ntk.predict.training import TrainingKernel
+
+
+def gradient_descent_mse(
+    k_train_train: Any,
+    y_train: Any,
+    learning_rate: float = 1.0,
+    diag_reg: float = 0.0,
+    diag_reg_absolute_scale: bool = False,
+    trace_axes: int | Sequence[int] = (-1,),
+) -> Callable[..., Any]:
+    """Outputs of a network, linear in its weights, that starts from given outputs and follows gradient flow.
+
+    With Θ = k_train_train + λI and τ = η t / y.size (Lee et al. 2019, eq. 9–11):
+
+        f_t(X) = f_0(X) + (e^{−Θτ} − I) (f_0(X) − y)
+        f_t(x) = f_0(x) + Θ(x, X) Θ⁻¹ (e^{−Θτ} − I) (f_0(X) − y)
+
+    Args:
+        k_train_train: Θ, axes in pairs, without `trace_axes`.
+        y_train: targets (n, \\*outputs).
+        learning_rate: η; only η t matters.
+        diag_reg, diag_reg_absolute_scale, trace_axes: see `ntk.predict`.
+
+    Returns:
+        ``predict_fn(t=None, fx_train_0=0., fx_test_0=None, k_test_train=None)``: outputs on the training rows, then on
+        the test rows if `fx_test_0` is given, with the axes of t first; `fx_train_0=None` leaves the training rows out
+        (they start from zero then). Starting outputs are broadcast. t: an array of times, or None for infinite time,
+        which gives the targets themselves on the training rows and needs Θ⁻¹ for test rows. For regularised training
+        outputs pass the training rows as test rows.
+
+    Raises:
+        ValueError: kernels or targets of wrong shapes, not finite or not symmetric; times below zero; nothing asked.
+        numpy.linalg.LinAlgError: Θ is indefinite, or singular for infinite time.
+    """
+    targets = Targets.of(y_train, trace_axes)
+    train = TrainingKernel(k_train_train, targets, diag_reg, diag_reg_absolute_scale, "kernel")
+    y = finite(y_train, "y_train")
+
+    def predict_fn(
+        t: Any = None, fx_train_0: Any = 0.0, fx_test_0: Any = None, k_test_train: Any = None
+    ) -> Any:
+        check_asked(fx_train_0, fx_test_0, k_test_train)
+        start = 0.0 if fx_train_0 is None else wide(fx_train_0)
+        missing = targets.columns(library(start).broadcast_to(y - start, y.shape))
+        moved = _Moved(
+            targets, train, missing, None if t is None else flow_times(t, learning_rate, targets.size)
+        )
+        found = []
+        if fx_train_0 is not None:
+            found.append(moved.train(y, start))
+        if fx_test_0 is not None:
+            found.append(moved.test(wide(k_test_train), wide(fx_test_0)))
+        out = tuple(returned(f, floating(k_train_train)) for f in found)
+        return out if len(out) > 1 else out[0]
+
+    return predict_fn
+
+
+class _Moved:
+    """How far outputs have moved: `missing` is y − f_0(X) in columns, `times` τ, None for infinity."""
+
+    def __init__(self, targets: Targets, train: TrainingKernel, missing: Any, times: Any) -> None:
+        self.targets, self.train_kernel, self.missing, self.times = targets, train, missing, times
+        if times is not None:
+            check_reachable(train, times)
+
+    def train(self, y: Any, start: Any) -> Any:
+        if self.times is None:
+            return y
+        values, vectors = self.train_kernel.eigenpairs
+        xp = library(self.times, self.missing)
+        gone = -xp.expm1(-values * self.times.reshape(-1, 1))
+        return start + self._outputs(vectors, gone, self.train_kernel.rows)
+
+    def test(self, k_test_train: Any, start: Any) -> Any:
+        rows, cross = k_test_train.shape[::2], matrix(k_test_train)
+        check_cross(cross, self.train_kernel)
+        if self.times is None:
+            return start + self.targets.outputs(cross @ self.train_kernel.solve(self.missing), rows)
+        values, vectors = self.train_kernel.eigenpairs
+        weights = relaxation(values, self.times.reshape(-1, 1))
+        return start + self._outputs(cross @ vectors, weights, rows)
+
+    def _outputs(self, left: Any, weights: Any, rows: tuple[int, ...]) -> Any:
+        """left · diag(weights[t]) · Vᵀ · missing for every time."""
+        xp = library(left, weights, self.missing)
+        modes = self.train_kernel.eigenpairs.vectors.T @ self.missing
+        columns = xp.stack([left @ (w[:, None] * modes) for w in weights])
+        outputs = self.targets.outputs(columns, rows)
+        return outputs.reshape(*self.times.shape, *outputs.shape[1:])
+
+
+def flow_times(t: Any, learning_rate: float, size: int) -> Any:
+    """τ = η t / y.size. Raises ValueError for times that are NaN or below zero."""
+    times = wide(t)
+    if library(times) is np and not (times >= 0).all():
+        raise ValueError(f"times must be at least 0, got {t}")
+    if not 0 < learning_rate < np.inf:
+        raise ValueError(f"learning_rate must be positive and finite, got {learning_rate}")
+    return times * (learning_rate / size)
+
+
+def check_reachable(train: TrainingKernel, times: Any) -> None:
+    """Infinite times among finite ones need a positive definite kernel."""
+    if library(times) is np and np.isinf(times).any():
+        train.check_invertible()
+
+
+def check_cross(cross: Any, train: TrainingKernel) -> None:
+    """Raise ValueError for a test-train kernel that does not fit the training rows or is not finite."""
+    if cross.shape[1] != len(train.matrix):
+        raise ValueError(
+            f"k_test_train has {cross.shape[1]} columns, the training rows are {len(train.matrix)}"
+        )
+    if library(cross) is np and not np.isfinite(cross).all():
+        raise ValueError("k_test_train is not finite")
+
+
+def check_asked(fx_train_0: Any, fx_test_0: Any, k_test_train: Any) -> None:
+    """Raise ValueError when nothing is asked, or test outputs without a test kernel."""
+    if fx_train_0 is None and fx_test_0 is None:
+        raise ValueError("fx_train_0 and fx_test_0 are both None: nothing to predict")
+    if fx_test_0 is not None and k_test_train is None:
+        raise ValueError("outputs on test rows (fx_test_0) need k_test_train")
+
+
+def finite(y: Any, name: str) -> np.ndarray:
+    """Targets as float64; raises ValueError when they are not finite."""
+    array = np.asarray(y, np.float64)
+    if not np.isfinite(array).all():
+        raise ValueError(f"{name} is not finite")
+    return array
