@@ -218,7 +218,7 @@ def _encode(y: np.ndarray | None, y_test: np.ndarray | None, task: str) -> tuple
             f"data.train.y: {len(classes)} classes in {len(labels)} rows",
             hint="use `task: regression` for continuous targets",
         )
-    encoded = _one_hot(labels, classes)
+    encoded = centred_one_hot(labels, classes)
     if y_test is None:
         return encoded, None, tuple(str(name) for name in classes)
     held = _labels(y_test, "data.test.y")
@@ -227,7 +227,7 @@ def _encode(y: np.ndarray | None, y_test: np.ndarray | None, task: str) -> tuple
     unknown = np.setdiff1d(held, classes)
     if len(unknown):
         raise InputError(f"data.test.y: labels that data.train.y never shows: {unknown[:10].tolist()}")
-    return encoded, _one_hot(held, classes), tuple(str(name) for name in classes)
+    return encoded, centred_one_hot(held, classes), tuple(str(name) for name in classes)
 
 
 def _targets(y: np.ndarray, field: str) -> np.ndarray:
@@ -265,7 +265,8 @@ def _labels(y: np.ndarray, field: str) -> np.ndarray:
     raise InputError(f"{field}: class labels must be whole numbers or text, got dtype {y.dtype}")
 
 
-def _one_hot(labels: np.ndarray, classes: np.ndarray) -> np.ndarray:
+def centred_one_hot(labels: np.ndarray, classes: np.ndarray) -> np.ndarray:
+    """Labels as targets, (rows, classes): 1 − 1/C for the class, −1/C elsewhere."""
     return (labels[:, None] == classes).astype(np.float64) - 1.0 / len(classes)
 
 

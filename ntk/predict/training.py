@@ -33,20 +33,30 @@ class TrainingKernel:
         kernel: K, axes in pairs.
         targets: what it must fit.
         diag_reg, absolute: λ, or λ / mean(diag K).
-        name: what to call the kernel in errors.
+        name: what to call the kernel in errors. argument: what the caller calls diag_reg.
 
     Raises:
         ValueError: a kernel of the wrong shape, not finite or not symmetric; a regulariser that is negative.
     """
 
-    def __init__(self, kernel: Any, targets: Targets, diag_reg: float, absolute: bool, name: str) -> None:
+    def __init__(
+        self,
+        kernel: Any,
+        targets: Targets,
+        diag_reg: float,
+        absolute: bool,
+        name: str,
+        argument: str = "diag_reg",
+    ) -> None:
+        self.argument = argument
         self.name, self.dtype, self.shape, self.absolute = name, floating(kernel), kernel.shape, absolute
         self.kernel = checked(kernel, targets.rows, name)
         if not 0 <= diag_reg < np.inf:
-            raise ValueError(f"diag_reg must be a finite number and not negative, got {diag_reg}")
+            raise ValueError(f"{argument} must be a finite number and not negative, got {diag_reg}")
         self.mean_diagonal = float(np.trace(self.kernel)) / len(self.kernel)
+        self.added = diag_reg * (1 if absolute else self.mean_diagonal)
         self.matrix = self.kernel.copy()
-        self.matrix[np.diag_indices_from(self.matrix)] += diag_reg * (1 if absolute else self.mean_diagonal)
+        self.matrix[np.diag_indices_from(self.matrix)] += self.added
 
     @property
     def rows(self) -> tuple[int, ...]:
@@ -98,14 +108,16 @@ class TrainingKernel:
         values = eigh(self.matrix, eigvals_only=True) if values is None else values
         lowest, highest = float(values[0]), float(np.max(np.abs(values)))
         eps = float(np.finfo(self.dtype).eps)
-        # What is wanted on top of what has been added already, and twice that to stand clear of the limit.
-        added = float(self.matrix[0, 0] - self.kernel[0, 0])
-        wanted = added + 2 * sufficient_ridge(lowest, len(self.matrix), highest, eps)
-        remedy = wanted if self.absolute or not self.mean_diagonal > 0 else wanted / self.mean_diagonal
-        unit = ", diag_reg_absolute_scale=True" if not self.absolute and not self.mean_diagonal > 0 else ""
+        # Twice what is wanting on top of what has been added, to stand clear of the limit.
+        wanted = self.added + 2 * sufficient_ridge(lowest, len(self.matrix), highest, eps)
+        if self.absolute or self.mean_diagonal > 0:
+            remedy = wanted if self.absolute else wanted / self.mean_diagonal
+            hint = f"{self.argument}={remedy:.1e} or more would do; look for repeated rows"
+        else:
+            hint = "its diagonal is zero: look at the inputs and at the weight variances of the architecture"
         return LinAlgError(
-            f"the {self.name} of the training rows, regularised by {added:.3g}, {fault}: its eigenvalues reach from "
-            f"{lowest:.3g} to {highest:.3g}\nhint: diag_reg={remedy:.1e}{unit} or more would do; look for repeated rows"
+            f"the {self.name} of the training rows, regularised by {self.added:.3g}, {fault}: its eigenvalues reach "
+            f"from {lowest:.3g} to {highest:.3g}\nhint: {hint}"
         )
 
 

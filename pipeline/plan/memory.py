@@ -233,3 +233,12 @@ def require_fits(
         f"most of it is {need.largest} ({need})",
         hint=remedy,
     )
+
+
+def dense_regression(n: int, kernels: int) -> Need:
+    """Kernel regression in one process, every matrix whole.
+
+    process + kernels · 8n² + 3 · 8n² (the kernel that is inverted as it is checked, regularised and factored).
+    """
+    matrix = 8 * n * n
+    return Need((("process", PROCESS_WITH_JAX), ("kernels", kernels * matrix), ("factorisation", 3 * matrix)))

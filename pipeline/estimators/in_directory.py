@@ -1,0 +1,154 @@
+"""Fitting in a run directory, by the stages of a run: tiles on disk, workers, and resuming."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ntk.linalg.matrix_functions import gradient_flow
+from ntk.linalg.operator import symmetric_product
+from pipeline.config.load import load_cluster, validate
+from pipeline.config.model import RunConfig
+from pipeline.errors import GateError
+from pipeline.estimators.problem import Problem
+from pipeline.plan.gram import gram_array
+from pipeline.stages.order import run_stages
+from pipeline.stages.predict import PREDICTIONS
+from pipeline.stages.prepare import prepare
+from pipeline.stages.regression import ALPHA
+from pipeline.stages.session import Session, open_session
+
+RUN, INPUTS = "run", "inputs"
+COVARIANCE_TOLERANCE = 1e-6
+"""Relative, of the weights a covariance is computed from."""
+COVARIANCE_PRODUCTS = 1000
+
+
+@dataclass(frozen=True, eq=False)
+class DirectoryFit:
+    """A solved problem in `folder`: inputs as .npy files, and the run that solved it.
+
+    Attributes:
+        alpha: (K + λI)⁻¹ Y, (n, outputs).
+    """
+
+    problem: Problem
+    folder: Path
+    cluster: str
+    alpha: np.ndarray
+
+    def predict(self, x: np.ndarray) -> np.ndarray:
+        """K(x, X) A, (m, outputs), by the predict stage."""
+        np.save(self.folder / INPUTS / "x_test.npy", x)
+        with _session(self.problem, self.folder, self.cluster, held_out=True) as (session, run):
+            run("gram"), run("solve"), run("predict")
+            return session.store.read_all(PREDICTIONS)[0]
+
+    def covariance(self, x: np.ndarray) -> np.ndarray:
+        """Of the outputs at x, (m, m); see `ntk.predict.gp_inference`. Reads the stored tiles once per Krylov step.
+
+        Raises:
+            GateError: the steps allowed do not reach the accuracy promised.
+        """
+        problem = self.problem
+        cross = problem.kernels_of(x, problem.x, problem.get)
+        prior_name = "nngp" if problem.mode == "ensemble" else problem.kernel
+        prior = problem.kernels_of(x, None, (prior_name,))[prior_name]
+        with _session(problem, self.folder, self.cluster) as (session, run):
+            shift = problem.ridge * run("gram")["gram"][problem.kernel]["mean_diagonal"]
+            blocks = [session.grid.rows(block) for block in range(session.grid.blocks)]
+
+            def product(kernel: str, vectors: np.ndarray) -> np.ndarray:
+                tiles = ((key, session.store.read(gram_array(kernel), key)) for key in session.grid.upper())
+                return symmetric_product(tiles, blocks, vectors)
+
+            weights = np.empty((len(problem.x), len(x)))
+            # The Krylov bases of a few rows at a time, in a quarter of what one worker may use.
+            row_bytes = 8 * len(problem.x) * min(COVARIANCE_PRODUCTS, len(problem.x))
+            batch = max(1, session.resources.memory // 4 // row_bytes)
+            for start in range(0, len(x), batch):
+                here = slice(start, start + batch)
+                flow = gradient_flow(
+                    lambda v: product(problem.kernel, v) + shift * v,
+                    cross[problem.kernel][here].T,
+                    [np.inf],
+                    lower=shift,
+                    tolerance=COVARIANCE_TOLERANCE,
+                    max_products=COVARIANCE_PRODUCTS,
+                )
+                if not flow.converged:
+                    raise GateError(
+                        f"covariance: after {flow.products} products with the matrix the error is still up to "
+                        f"{float(flow.bounds.max()):.2g}",
+                        hint="a larger ridge needs fewer; in memory the covariance is computed directly",
+                    )
+                weights[:, here] = flow.coefficients[0]
+            if problem.mode == "ensemble":
+                own = weights.T @ product("nngp", weights)
+                mixed = weights.T @ cross["nngp"].T
+                return prior + (own + own.T) / 2 - (mixed + mixed.T)
+            explained = cross[problem.kernel] @ weights
+            return prior - (explained + explained.T) / 2
+
+    def log_determinant(self) -> float:
+        """log det(K + λI)."""
+        with _session(self.problem, self.folder, self.cluster) as (_, run):
+            return run("solve")["solve"]["ridges"][0]["log_determinant"]
+
+
+def fit_in_directory(problem: Problem, run_dir: Path, cluster: str) -> DirectoryFit:
+    """Solve a problem by the gram and solve stages, in a folder of its own below `run_dir`.
+
+    The folder is named by inputs, network and precision: fitting again with another ridge or other targets reuses the
+    tiles, and so does fitting after an interruption.
+
+    Raises:
+        InputError, GateError, TasksFailed, Stopped: see the stages.
+    """
+    folder = run_dir / problem.identity
+    (folder / INPUTS).mkdir(parents=True, exist_ok=True)
+    np.save(folder / INPUTS / "x.npy", problem.x)
+    np.save(folder / INPUTS / "y.npy", problem.y)
+    with _session(problem, folder, cluster) as (session, run):
+        run("gram"), run("solve")
+        alpha = session.store.read_all(ALPHA)[0]
+    return DirectoryFit(problem, folder, cluster, alpha)
+
+
+@contextlib.contextmanager
+def _session(
+    problem: Problem, folder: Path, cluster: str, *, held_out: bool = False
+) -> Iterator[tuple[Session, Callable[[str], dict[str, Any]]]]:
+    """The run opened for work, and a function that runs one of its stages and returns all metrics."""
+    inputs = folder / INPUTS
+    document: dict[str, Any] = {
+        "data": {
+            "train": {"x": str(inputs / "x.npy"), "y": str(inputs / "y.npy")},
+            "task": problem.task,
+            "normalize": "none",
+        },
+        "kernel": problem.document,
+        "solve": {"ridge": problem.ridge, "kernel": problem.kernel},
+        "spectrum": {"method": "none"},
+        "cluster": cluster,
+        "out": str(folder / RUN),
+    }
+    if held_out:
+        document["data"]["test"] = {"x": str(inputs / "x_test.npy")}
+    config = validate(RunConfig, document, "estimator")
+    ready = prepare(config, load_cluster(cluster, folder), folder=folder)
+    with open_session(
+        ready.config,
+        ready.inputs,
+        ready.spec,
+        ready.identity,
+        ready.plan.grid,
+        ready.plan.resources,
+        folder=folder,
+    ) as session:
+        yield session, lambda stage: run_stages(session, ready.plan, only=stage)
