@@ -174,7 +174,8 @@ class NTKClassifier(ClassifierMixin, _KernelEstimator):
 
     def decision_function(self, X: Any) -> np.ndarray:
         """The outputs of the classes (rows, classes); with two classes, by how much the second leads (rows,)."""
-        outputs = self.fit_.predict(self._new_rows(X))
+        rows = self._new_rows(X)
+        outputs = self.fit_.predict(rows)
         return outputs[:, 1] - outputs[:, 0] if len(self.classes_) == 2 else outputs
 
     def predict(self, X: Any) -> np.ndarray:

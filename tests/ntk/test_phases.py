@@ -56,26 +56,33 @@ def test_the_edge_parts_order_from_chaos(b_std: float) -> None:
     assert below.correlation == 1.0 > above.correlation
 
 
+def through(layers: int, W_std: float, b_std: float, q: float, c: float) -> tuple[float, float]:
+    """Variance and correlation after some layers of Erf, from those of the first pre-activations."""
+    for _ in range(layers):
+        found = moments(stax.Erf(), np.array([q]), np.array([1 - c]))
+        q, product = (W_std**2 * float(m[0]) + b_std**2 for m in (found.square, found.product))
+        c = product / q
+    return q, c
+
+
 @pytest.mark.parametrize(("W_std", "b_std"), [(0.7, 0.3), (2.5, 0.3), (1.5, 0.0)])
-def test_deep_networks_arrive_there(W_std: float, b_std: float) -> None:
-    """q* and c* are what depth leads to, and ξ_c is how fast, in the infinitely wide network itself."""
+def test_depth_arrives_there(W_std: float, b_std: float) -> None:
+    """q* and c* are what depth leads to, and ξ_c is how fast."""
     found = phase(stax.Erf(), W_std, b_std)
+    near, next_, deep = (through(depth, W_std, b_std, 0.9, 0.3) for depth in (14, 15, 200))
+    assert deep[0] == pytest.approx(found.variance, rel=1e-9)
+    assert deep[1] == pytest.approx(found.correlation, abs=1e-7)
+    shrinkage = abs((near[1] - found.correlation) / (next_[1] - found.correlation))
+    assert math.log(shrinkage) == pytest.approx(1 / found.correlation_depth, rel=0.03)
 
-    def after(depth: int) -> np.ndarray:
-        layer = [stax.Erf(), stax.Dense(1, W_std=W_std, b_std=b_std)]
-        net = stax.serial(stax.Dense(1, W_std=W_std, b_std=b_std), stax.repeat(stax.serial(*layer), depth))
-        return np.asarray(net.kernel_fn(np.array([[1.0, 0.2], [0.3, -1.4]]), None, "nngp"))
 
-    deep, deeper = after(60), after(60 + 1)
-    assert np.diag(deeper) == pytest.approx(found.variance, rel=1e-6, abs=1e-9)
-    if found.name == "chaotic":
-        assert deeper[0, 1] / deeper[0, 0] == pytest.approx(found.correlation, abs=1e-6)
-    near, next_ = (1 - k[0, 1] / k[0, 0] for k in (after(14), after(15)))
-    target = 1 - found.correlation
-    assert math.log((near - target) / (next_ - target)) == pytest.approx(
-        1 / found.correlation_depth, rel=0.03
-    )
-    del deep
+def test_the_recursion_is_that_of_the_network() -> None:
+    dense = stax.Dense(1, W_std=1.4, b_std=0.3)
+    net = stax.serial(dense, stax.Erf(), dense, stax.Erf(), dense)
+    x = np.array([[1.0, 0.2], [0.2, -1.0]])
+    first = 1.4**2 * x @ x.T / 2 + 0.3**2
+    q, c = through(2, 1.4, 0.3, first[0, 0], first[0, 1] / first[0, 0])
+    np.testing.assert_allclose(net.kernel_fn(x, None, "nngp"), [[q, q * c], [q * c, q]], rtol=1e-12)
 
 
 def test_odd_functions_without_bias_forget_everything() -> None:
