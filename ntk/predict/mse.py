@@ -62,8 +62,8 @@ def gradient_descent_mse(
             found.append(moved.train(y, start))
         if fx_test_0 is not None:
             found.append(moved.test(wide(k_test_train), wide(fx_test_0)))
-        out = tuple(returned(f, floating(k_train_train)) for f in found)
-        return out if len(out) > 1 else out[0]
+        out = [returned(f, floating(k_train_train)) for f in found]
+        return tuple(out) if len(out) > 1 else out[0]
 
     return predict_fn
 

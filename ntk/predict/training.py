@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from numpy.linalg import LinAlgError
 from numpy.typing import NDArray
-from scipy.linalg import cholesky, eigh, lapack, solve_triangular
+from scipy.linalg import cholesky, eigh, get_lapack_funcs, solve_triangular
 
 from ntk.linalg.smallest import sufficient_ridge
 from ntk.predict.axes import Targets, floating, library, matrix
@@ -84,7 +84,8 @@ class TrainingKernel:
             lower = cholesky(self.matrix, lower=True)
         except LinAlgError:
             raise self._unfit("is not positive definite") from None
-        reciprocal, _ = lapack.dpocon(lower, np.abs(self.matrix).sum(axis=0).max(), uplo="L")
+        (condition,) = get_lapack_funcs(("pocon",), (lower,))
+        reciprocal, _ = condition(lower, np.abs(self.matrix).sum(axis=0).max(), uplo="L")
         if reciprocal < np.finfo(self.dtype).eps:
             raise self._unfit("is singular to working precision")
         return lower

@@ -54,7 +54,8 @@ class _KernelEstimator(BaseEstimator):
 
     def _new_rows(self, X: Any) -> np.ndarray:
         check_is_fitted(self)
-        return self._shaped(validate_data(self, X, dtype=np.float64, reset=False))
+        rows: Any = validate_data(self, X, dtype=np.float64, reset=False)
+        return self._shaped(rows)
 
     def _shaped(self, x: np.ndarray) -> np.ndarray:
         if self.shape is None:

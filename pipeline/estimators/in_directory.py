@@ -46,7 +46,8 @@ class DirectoryFit:
         """K(x, X) A, (m, outputs), by the predict stage."""
         np.save(self.folder / INPUTS / "x_test.npy", x)
         with _session(self.problem, self.folder, self.cluster, held_out=True) as (session, run):
-            run("gram"), run("solve"), run("predict")
+            for stage in ("gram", "solve", "predict"):
+                run(stage)
             return session.store.read_all(PREDICTIONS)[0]
 
     def covariance(self, x: np.ndarray) -> np.ndarray:
@@ -115,7 +116,8 @@ def fit_in_directory(problem: Problem, run_dir: Path, cluster: str) -> Directory
     np.save(folder / INPUTS / "x.npy", problem.x)
     np.save(folder / INPUTS / "y.npy", problem.y)
     with _session(problem, folder, cluster) as (session, run):
-        run("gram"), run("solve")
+        run("gram")
+        run("solve")
         alpha = session.store.read_all(ALPHA)[0]
     return DirectoryFit(problem, folder, cluster, alpha)
 

@@ -29,6 +29,7 @@ from pipeline.plan.tasks import Chunk, Record, Task
 from pipeline.plan.tiles import TileGrid
 from pipeline.stages import check
 from pipeline.stages.depends import fingerprint
+from pipeline.stages.inputs import store_inputs
 from pipeline.stages.kernels import KernelSpec, cost
 from pipeline.stages.session import Session
 from pipeline.stages.worker import Stopwatch, input_rows, opened, write_behind
@@ -188,23 +189,6 @@ def _side(session: Session, shard: tuple[int, int] | None) -> int:
 
 def _share_metrics(shard: tuple[int, int], tasks: int) -> dict[str, Any]:
     return {"shard": f"{shard[0]}/{shard[1]}", "tasks": tasks}
-
-
-def store_inputs(session: Session) -> None:
-    """Put the prepared data into the store, in blocks of one tile's rows, where every worker finds them."""
-    tile = session.grid.tile
-    for name, array in session.inputs.arrays.items():
-        full = f"inputs/{name}"
-        dtype = session.spec.precision if name.startswith("x") else str(array.dtype)
-        session.create(
-            full, array.shape, (tile, *array.shape[1:]), fingerprint=session.inputs.fingerprints[name],
-            dtype=dtype,
-        )  # fmt: skip
-        have = session.journal.records(full)
-        for block in range(-(-len(array) // tile)):
-            key = (block, *(0,) * (array.ndim - 1))
-            if key not in have:
-                session.put(full, key, array[block * tile : (block + 1) * tile].astype(dtype, copy=False))
 
 
 def _close(session: Session, kernels: tuple[str, ...]) -> dict[str, Any]:

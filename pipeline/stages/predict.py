@@ -15,6 +15,7 @@ import numpy as np
 from pipeline.plan.tasks import Record, Task
 from pipeline.plan.tiles import TileGrid
 from pipeline.stages import scores
+from pipeline.stages.inputs import store_inputs
 from pipeline.stages.kernels import KernelSpec
 from pipeline.stages.regression import ALPHA
 from pipeline.stages.session import Session
@@ -61,6 +62,7 @@ def run(session: Session) -> dict[str, Any]:
     finished = session.finished("predict")
     if finished is not None:
         return finished
+    store_inputs(session)
     solve = session.require("solve")
     config, grid, rows = session.config, session.grid, len(session.inputs.x_test)
     ridges = config.solve.ridge

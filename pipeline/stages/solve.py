@@ -11,6 +11,7 @@ from typing import Any
 from ntk.linalg.operator import Norms
 from pipeline.errors import GateError
 from pipeline.stages import scores, solve_cholesky
+from pipeline.stages.inputs import store_inputs
 from pipeline.stages.regression import ALPHA, Regression, Solved
 from pipeline.stages.session import Session
 
@@ -25,6 +26,7 @@ def run(session: Session) -> dict[str, Any]:
     finished = session.finished("solve")
     if finished is not None:
         return finished
+    store_inputs(session)
     problem = _problem(session)
     outputs = session.inputs.outputs
     session.create(

@@ -21,6 +21,7 @@ from pipeline.errors import GateError
 from pipeline.plan.gram import gram_array
 from pipeline.plan.tasks import Record, Task
 from pipeline.plan.tiles import TileGrid
+from pipeline.stages.inputs import store_inputs
 from pipeline.stages.session import Session
 from pipeline.stages.worker import Stopwatch, opened, stored_record, targets
 
@@ -107,6 +108,7 @@ def run(session: Session) -> dict[str, Any]:
     finished = session.finished("spectrum")
     if finished is not None:
         return finished
+    store_inputs(session)
     gram, config, n = session.require("gram"), session.config, session.grid.n
     count = n if config.spectrum.count == "all" else min(config.spectrum.count, n)
     vectors = min(config.spectrum.vectors, n)

@@ -147,6 +147,25 @@ def test_changed_ridge_recomputes_what_depends_on_it(runner: Runner) -> None:
     assert status.status(runner.folder / "run")["complete"]
 
 
+def test_new_targets_and_held_out_rows_are_used_beside_old_tiles(runner: Runner) -> None:
+    """The Gram matrix depends on neither; what comes after it must not see the old ones."""
+    train = {"x": str(runner.folder / "x.npy"), "y": str(runner.folder / "y.npy")}
+    runner.run(data={"train": train, "task": "regression"})
+    tiles = {file: file.stat().st_mtime_ns for file in (runner.folder / "run/store.zarr/gram").rglob("c/*/*")}
+    old = open_run(runner.folder / "run").solution[0]
+    np.save(runner.folder / "y.npy", 2 * runner.y)
+    runner.run()
+    run = open_run(runner.folder / "run")
+    np.testing.assert_allclose(run.solution[0], 2 * old, rtol=1e-12)
+    assert run.predictions.shape == runner.y_test.shape
+    np.save(runner.folder / "x_test.npy", runner.x_test[::-1])
+    np.save(runner.folder / "y_test.npy", runner.y_test[::-1])
+    before = run.predictions
+    runner.run()
+    np.testing.assert_allclose(run.predictions, before[::-1], rtol=1e-12)
+    assert tiles and all(file.stat().st_mtime_ns == time for file, time in tiles.items())
+
+
 def test_second_kernel_is_added_beside_the_first(runner: Runner) -> None:
     runner.run("gram")
     tiles = {
