@@ -152,6 +152,11 @@ class Run:
         return path[self.metrics["predict"]["chosen"]["index"]]
 
     @property
+    def predictions_in_training(self) -> np.ndarray:
+        """Predictions for the held-out rows at each of `predict.times`, float64 (times, rows, outputs)."""
+        return self._whole(PREDICTIONS, "predict")[len(self.config["solve"]["ridge"]) :]
+
+    @property
     def solution(self) -> np.ndarray:
         """Coefficients α = (K + λI)⁻¹ Y for every ridge, float64 (ridges, n, outputs)."""
         return self._whole(ALPHA, "solve")

@@ -132,6 +132,17 @@ class GramConfig(Model):
     """Whether K(test, train) is stored as well; predictions do not need it."""
 
 
+def _several(value: Any) -> Any:
+    """One number as a tuple of one."""
+    return (value,) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+def _distinct_sorted(value: tuple[float, ...]) -> tuple[float, ...]:
+    if len(set(value)) != len(value):
+        raise ValueError("names a value twice")
+    return tuple(sorted(value))
+
+
 class SolveConfig(Model):
     """Kernel regression (K + ridge · mean(diag K) · I) A = Y."""
 
@@ -156,16 +167,34 @@ class SolveConfig(Model):
     @field_validator("ridge", mode="before")
     @classmethod
     def _one_or_many(cls, value: Any) -> Any:
-        return (value,) if isinstance(value, int | float) and not isinstance(value, bool) else value
+        return _several(value)
 
     @field_validator("ridge")
     @classmethod
     def _sorted(cls, value: tuple[float, ...]) -> tuple[float, ...]:
         if not value:
             raise ValueError("must name at least one value")
-        if len(set(value)) != len(value):
-            raise ValueError("names a value twice")
-        return tuple(sorted(value))
+        return _distinct_sorted(value)
+
+
+class PredictConfig(Model):
+    """Predictions for the held-out rows, beside those with the ridges."""
+
+    times: Annotated[
+        tuple[Annotated[float, Field(gt=0, le=1e300, allow_inf_nan=False)], ...], Field(strict=False)
+    ] = ()
+    """Training times, steps of gradient descent times its learning rate on half the mean squared error: networks that
+    trained that long, without a ridge, are predicted too."""
+
+    @field_validator("times", mode="before")
+    @classmethod
+    def _one_or_many(cls, value: Any) -> Any:
+        return _several(value)
+
+    @field_validator("times")
+    @classmethod
+    def _sorted(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        return _distinct_sorted(value)
 
 
 class SpectrumConfig(Model):
@@ -186,6 +215,7 @@ class RunConfig(Model):
     kernel: KernelConfig
     gram: GramConfig = GramConfig()
     solve: SolveConfig = SolveConfig()
+    predict: PredictConfig = PredictConfig()
     spectrum: SpectrumConfig = SpectrumConfig()
     cluster: str = "local"
     """A name in cluster.yaml."""
@@ -227,6 +257,11 @@ class RunConfig(Model):
     def solves(self) -> bool:
         """Whether this run has a regression to do."""
         return self.data.task != "none" and self.solve.method != "none"
+
+    @property
+    def predictors(self) -> int:
+        """How many predictions each held-out row gets: one for a ridge, one for a training time."""
+        return len(self.solve.ridge) + len(self.predict.times)
 
     @property
     def predicts(self) -> bool:

@@ -38,6 +38,9 @@ solve:
   ridge: [1.0e-6, 1.0e-5, 1.0e-4, 1.0e-3, 1.0e-2]   # relative to the mean diagonal of the Gram matrix
   select: loo                      # what chooses the ridge: loo (leave-one-out) | held_out
 
+predict:
+  times: []                        # training times (steps × learning rate) to predict for too, without a ridge
+
 spectrum:
   method: auto                     # auto | eigh | none
   count: all                       # how many leading eigenvalues to store

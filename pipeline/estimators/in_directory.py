@@ -11,12 +11,11 @@ from typing import Any
 import numpy as np
 
 from ntk.linalg.matrix_functions import gradient_flow
-from ntk.linalg.operator import symmetric_product
 from pipeline.config.load import load_cluster, validate
 from pipeline.config.model import RunConfig
 from pipeline.errors import GateError
 from pipeline.estimators.problem import Problem
-from pipeline.plan.gram import gram_array
+from pipeline.stages.operator import stored_operator
 from pipeline.stages.order import run_stages
 from pipeline.stages.predict import PREDICTIONS
 from pipeline.stages.prepare import prepare
@@ -62,12 +61,7 @@ class DirectoryFit:
         prior = problem.kernels_of(x, None, (prior_name,))[prior_name]
         with _session(problem, self.folder, self.cluster) as (session, run):
             shift = problem.ridge * run("gram")["gram"][problem.kernel]["mean_diagonal"]
-            blocks = [session.grid.rows(block) for block in range(session.grid.blocks)]
-
-            def product(kernel: str, vectors: np.ndarray) -> np.ndarray:
-                tiles = ((key, session.store.read(gram_array(kernel), key)) for key in session.grid.upper())
-                return symmetric_product(tiles, blocks, vectors)
-
+            operator = stored_operator(session, problem.kernel, "gram")
             weights = np.empty((len(problem.x), len(x)))
             # The Krylov bases of a few rows at a time, in a quarter of what one worker may use.
             row_bytes = 8 * len(problem.x) * min(COVARIANCE_PRODUCTS, len(problem.x))
@@ -75,7 +69,7 @@ class DirectoryFit:
             for start in range(0, len(x), batch):
                 here = slice(start, start + batch)
                 flow = gradient_flow(
-                    lambda v: product(problem.kernel, v) + shift * v,
+                    lambda v: operator.matvec(v) + shift * v,
                     cross[problem.kernel][here].T,
                     [np.inf],
                     lower=shift,
@@ -90,7 +84,7 @@ class DirectoryFit:
                     )
                 weights[:, here] = flow.coefficients[0]
             if problem.mode == "ensemble":
-                own = weights.T @ product("nngp", weights)
+                own = weights.T @ stored_operator(session, "nngp", "gram").matvec(weights)
                 mixed = weights.T @ cross["nngp"].T
                 return prior + (own + own.T) / 2 - (mixed + mixed.T)
             explained = cross[problem.kernel] @ weights

@@ -235,6 +235,22 @@ def require_fits(
     )
 
 
+FLOW_STEPS = 300
+"""Lanczos steps, each a pass over the matrix, that predictions at training times may take."""
+
+
+def flow(n: int, columns: int, times: int, *, process: int = PROCESS_WITH_JAX) -> Need:
+    """Gradient flow by Lanczos steps, in the process that drives the workers: basis 8·n·columns·steps, the
+    coefficients of every time twice, and six vectors a column in a step, 8·n·columns each."""
+    vectors = 8 * n * columns
+    return Need((
+        ("process", process),
+        ("basis", vectors * min(FLOW_STEPS, n)),
+        ("coefficients", 2 * times * vectors),
+        ("vectors", 6 * vectors),
+    ))  # fmt: skip
+
+
 def dense_regression(n: int, kernels: int) -> Need:
     """Kernel regression in one process, every matrix whole.
 

@@ -204,7 +204,7 @@ def make_plan(
 def _needs(config: RunConfig, p: Problem, threads: int) -> dict[str, Callable[[int], Need]]:
     """Peak memory of each kind of task as a function of the tile."""
     row_bytes = p.row_size * 8
-    columns = p.outputs * len(config.solve.ridge)
+    columns = p.outputs * config.predictors
     needs: dict[str, Callable[[int], Need]] = {
         "gram": lambda tile: memory.gram_task(
             tile,
@@ -230,6 +230,8 @@ def _needs(config: RunConfig, p: Problem, threads: int) -> dict[str, Callable[[i
             columns=columns,
             itemsize=p.itemsize,
         )
+        if config.predict.times:
+            needs["training time"] = lambda tile: memory.flow(p.rows, p.outputs, len(config.predict.times))
     return needs
 
 
@@ -281,7 +283,7 @@ def _stages(
         )
     if config.predicts:
         pairs = float(p.test_rows) * n
-        columns = p.outputs * len(config.solve.ridge)
+        columns = p.outputs * config.predictors
         tasks = -(-p.test_rows // grid.tile)
         stages.append(
             StagePlan(
@@ -290,7 +292,7 @@ def _stages(
                 pairs * (p.flops_per_pair + 2 * columns),
                 0.0,
                 p.test_rows * columns * 8.0,
-                peaks["predict"],
+                max(peaks["predict"], peaks.get("training time", 0)),
             )
         )
     if config.spectrum.method != "none":

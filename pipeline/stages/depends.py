@@ -51,6 +51,8 @@ def depends(config: RunConfig, identity: Depends, prints: dict[str, str]) -> dic
         stages["solve"] = solve
     if config.predicts:
         stages["predict"] = solve | held_out | select
+        if config.predict.times:
+            stages["predict"]["predict.times"] = json.dumps(config.predict.times)
     if config.spectrum.method != "none":
         stages["spectrum"] = (
             square

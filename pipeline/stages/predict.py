@@ -1,4 +1,4 @@
-"""The predict stage: f(x) = K(x, train) A for the held-out rows, streamed, for every ridge at once.
+"""The predict stage: f(x) = K(x, train) A for the held-out rows, streamed, for every ridge and training time at once.
 
 K(test, train) is computed tile by tile, multiplied and forgotten. One task takes one block of held-out rows and sums
 over the training blocks in order, so that the result does not depend on the workers.
@@ -19,22 +19,27 @@ from pipeline.stages.inputs import store_inputs
 from pipeline.stages.kernels import KernelSpec
 from pipeline.stages.regression import ALPHA
 from pipeline.stages.session import Session
+from pipeline.stages.training_times import FLOW, store_flow
 from pipeline.stages.worker import Stopwatch, input_rows, opened, stored_record
 
 KIND = "predict"
 PREDICTIONS = "predictions/path"
+"""(ridges + training times, rows, outputs), in chunks of one block of rows."""
 
 
 @dataclass(frozen=True, slots=True)
 class PredictWork:
-    """Predictions for one block of held-out rows, shape (ridges, rows, outputs)."""
+    """Predictions for one block of held-out rows, shape (predictors, rows, outputs).
+
+    `coefficients` names arrays (count, n, outputs) with one chunk for each predictor, and their counts.
+    """
 
     directory: str
     token: str
     spec: KernelSpec
     kernel: str
     grid: TileGrid
-    ridges: int
+    coefficients: tuple[tuple[str, int], ...]
 
     def __call__(self, task: Task) -> list[Record]:
         watch = Stopwatch()
@@ -43,7 +48,9 @@ class PredictWork:
         kernel = self.spec.build(self.grid.tile)
         features = len(self.spec.input_shape)
         x = input_rows(self.directory, self.token, "x_test", block, features)
-        alpha = np.concatenate([store.read(ALPHA, (index, 0, 0)) for index in range(self.ridges)])
+        alpha = np.concatenate(
+            [store.read(name, (index, 0, 0)) for name, count in self.coefficients for index in range(count)]
+        )
         predictions = np.zeros((self.ridges, len(x), alpha.shape[2]))
         for j in range(self.grid.blocks):
             rows = input_rows(self.directory, self.token, "x_train", j, features)
@@ -65,12 +72,12 @@ def run(session: Session) -> dict[str, Any]:
     store_inputs(session)
     solve = session.require("solve")
     config, grid, rows = session.config, session.grid, len(session.inputs.x_test)
-    ridges = config.solve.ridge
-    outputs = session.inputs.outputs
-    chunks = (len(ridges), grid.tile, outputs)
+    outputs, predictors = session.inputs.outputs, config.predictors
+    bounds = store_flow(session) if config.predict.times else []
     session.create(
-        PREDICTIONS, (len(ridges), rows, outputs), chunks, fingerprint=session.fingerprint("predict")
-    )
+        PREDICTIONS, (predictors, rows, outputs), (predictors, grid.tile, outputs),
+        fingerprint=session.fingerprint("predict"),
+    )  # fmt: skip
     done = session.journal.done((PREDICTIONS,))
     tasks = [
         Task(f"predict/{block}", KIND, (block,), writes=((PREDICTIONS, (0, block, 0)),))
@@ -79,20 +86,24 @@ def run(session: Session) -> dict[str, Any]:
     ]
     spec = dataclasses.replace(session.spec, get=(config.solve_kernel,))
     work = PredictWork(
-        str(session.directory), session.fingerprint("predict"), spec, config.solve_kernel, grid, len(ridges)
-    )
+        str(session.directory), session.fingerprint("predict"), spec, config.solve_kernel, grid,
+        ((ALPHA, len(config.solve.ridge)), (FLOW, len(bounds))),
+    )  # fmt: skip
     session.run(tasks, work, "predict")
-    return session.finish("predict", _close(session, solve["chosen"]["ridge"]))
+    return session.finish("predict", _close(session, solve["chosen"]["ridge"], bounds))
 
 
-def _close(session: Session, chosen: float) -> dict[str, Any]:
+def _close(session: Session, chosen: float, bounds: list[float]) -> dict[str, Any]:
     config, blocks = session.config, -(-len(session.inputs.x_test) // session.grid.tile)
     path = np.concatenate([session.store.read(PREDICTIONS, (0, block, 0)) for block in range(blocks)], axis=1)
     ridges: list[dict[str, Any]] = [{"ridge": ridge} for ridge in config.solve.ridge]
+    times: list[dict[str, Any]] = [
+        {"time": time, "error_bound": bound} for time, bound in zip(config.predict.times, bounds, strict=True)
+    ]
     y = session.inputs.y_test
     by = "loo"
     if y is not None:
-        for entry, predictions in zip(ridges, path, strict=True):
+        for entry, predictions in zip([*ridges, *times], path, strict=True):
             entry |= scores.score(y, predictions, config.data.task)
         if config.solve.select == "held_out":
             best = min(ridges, key=lambda entry: (entry["rmse"], -entry["ridge"]))
@@ -103,4 +114,5 @@ def _close(session: Session, chosen: float) -> dict[str, Any]:
         "rows": path.shape[1],
         "ridges": ridges,
         "chosen": {"ridge": chosen, "by": by, "index": index},
+        **({"times": times} if times else {}),
     } | figures
