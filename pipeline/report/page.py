@@ -17,7 +17,7 @@ from pipeline.report.plot_gram import gram_figures
 from pipeline.report.plot_labels import label_figures
 from pipeline.report.plot_ridge import ridge_figure
 from pipeline.report.plot_timeline import timeline_figure
-from pipeline.report.tables import headline, provenance_rows, ridge_table, spectrum_table
+from pipeline.report.tables import headline, provenance_rows, ridge_table, spectrum_table, time_table
 
 
 def render(data: ReportData) -> str:
@@ -38,6 +38,7 @@ def render(data: ReportData) -> str:
         headline=headline(data),
         figures=draw_figures(data),
         ridge_table=ridge_table(data),
+        time_table=time_table(data),
         spectrum_table=spectrum_table(data),
         gates=summarise(gates),
         gate_count=len(gates),

@@ -69,6 +69,21 @@ def ridge_table(data: ReportData) -> Table | None:
     )
 
 
+def time_table(data: ReportData) -> Table | None:
+    """A row per training time; columns without any value are left out."""
+    rows = list(data.metrics.get("predict", {}).get("times", ()))
+    if not rows:
+        return None
+    columns: dict[str, list[str]] = {
+        "time": [setting(row.get("time")) for row in rows],
+        "held-out accuracy": [percent(row.get("accuracy"), 2) for row in rows],
+        "held-out RMSE": [quantity(row.get("rmse"), 4) for row in rows],
+        "held-out R²": [quantity(row.get("r2"), 4) for row in rows],
+    }
+    kept = {name: cells for name, cells in columns.items() if any(cell != MISSING for cell in cells)}
+    return Table(tuple(kept), tuple(zip(*kept.values(), strict=True)))
+
+
 def spectrum_table(data: ReportData) -> Table | None:
     """A row per quantity, a column per kernel."""
     kernels = {name: content for name, content in data.metrics.get("spectrum", {}).items() if content}

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ntk.linalg.gates import Gate
 from pipeline.plan.tasks import Record, Task
 from pipeline.plan.tiles import TileGrid
 from pipeline.stages import scores
@@ -19,7 +20,7 @@ from pipeline.stages.inputs import store_inputs
 from pipeline.stages.kernels import KernelSpec
 from pipeline.stages.regression import ALPHA
 from pipeline.stages.session import Session
-from pipeline.stages.training_times import FLOW, store_flow
+from pipeline.stages.training_times import FLOW, TOLERANCE, store_flow
 from pipeline.stages.worker import Stopwatch, input_rows, opened, stored_record
 
 KIND = "predict"
@@ -98,7 +99,8 @@ def _close(session: Session, chosen: float, bounds: list[float]) -> dict[str, An
     path = np.concatenate([session.store.read(PREDICTIONS, (0, block, 0)) for block in range(blocks)], axis=1)
     ridges: list[dict[str, Any]] = [{"ridge": ridge} for ridge in config.solve.ridge]
     times: list[dict[str, Any]] = [
-        {"time": time, "error_bound": bound} for time, bound in zip(config.predict.times, bounds, strict=True)
+        {"time": time, "gates": {"coefficients": Gate(bound, TOLERANCE).to_dict()}}
+        for time, bound in zip(config.predict.times, bounds, strict=True)
     ]
     y = session.inputs.y_test
     by = "loo"

@@ -34,12 +34,12 @@ def store_flow(session: Session) -> list[float]:
     if len(records) < len(times):
         watch = Stopwatch()
         operator = stored_operator(session, session.config.solve_kernel, "gram")
-        flow = gradient_flow(
-            operator.matvec, y, np.array(times) / y.size, tolerance=TOLERANCE, max_products=FLOW_STEPS
-        )
+        tau = np.array(times) / y.size
+        # Half of what is promised, because converged to it and below it are two things.
+        flow = gradient_flow(operator.matvec, y, tau, tolerance=TOLERANCE / 2, max_products=FLOW_STEPS)
         lengths = np.linalg.norm(flow.coefficients, axis=1)
         bounds = np.divide(flow.bounds, lengths, out=np.zeros_like(lengths), where=lengths > 0).max(axis=1)
-        if not flow.converged:
+        if not (flow.converged and bounds.max() < TOLERANCE):
             worst = int(np.argmax(bounds))
             raise GateError(
                 f"predict.times: after {flow.products} products with the matrix the coefficients at time "

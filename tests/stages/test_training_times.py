@@ -29,8 +29,9 @@ def test_stages_agree_with_the_closed_form(runner: Runner) -> None:
     np.testing.assert_allclose(run.predictions_in_training, wanted, rtol=1e-5, atol=1e-7)
     assert run.predictions.shape == runner.y_test.shape
     for entry, time, predictions in zip(document["predict"]["times"], TIMES, wanted, strict=True):
-        assert entry["time"] == time and entry["error_bound"] <= 1e-6
+        assert entry["time"] == time and entry["gates"]["coefficients"]["passed"]
         assert entry["rmse"] == pytest.approx(np.sqrt(np.mean((predictions - runner.y_test) ** 2)), rel=1e-5)
+    assert "Training times" in (runner.folder / "run/report.html").read_text()
     # Other times touch neither tiles nor solution.
     before = run.solution
     again = runner.run(predict={"times": [1e3]})
