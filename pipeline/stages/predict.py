@@ -52,7 +52,7 @@ class PredictWork:
         alpha = np.concatenate(
             [store.read(name, (index, 0, 0)) for name, count in self.coefficients for index in range(count)]
         )
-        predictions = np.zeros((self.ridges, len(x), alpha.shape[2]))
+        predictions = np.zeros((len(alpha), len(x), alpha.shape[2]))
         for j in range(self.grid.blocks):
             rows = input_rows(self.directory, self.token, "x_train", j, features)
             tile = kernel(x, rows)[self.kernel].astype(np.float64, copy=False)
