@@ -254,7 +254,8 @@ def flow(n: int, columns: int, times: int, *, process: int = PROCESS_WITH_JAX) -
 def dense_regression(n: int, kernels: int) -> Need:
     """Kernel regression in one process, every matrix whole.
 
-    process + kernels · 8n² + 3 · 8n² (the kernel that is inverted as it is checked, regularised and factored).
+    process + kernels · 8n² + 4 · 8n² (the one that is inverted as it is checked, regularised and factored, and one
+    temporary).
     """
     matrix = 8 * n * n
-    return Need((("process", PROCESS_WITH_JAX), ("kernels", kernels * matrix), ("factorisation", 3 * matrix)))
+    return Need((("process", PROCESS_WITH_JAX), ("kernels", kernels * matrix), ("factorisation", 4 * matrix)))
