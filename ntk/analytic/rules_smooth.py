@@ -11,7 +11,6 @@ import jax.numpy as jnp
 from jax import Array
 
 from ntk.analytic.dual import arcsine, smooth
-from ntk.analytic.dual.angle import doubtful_gap
 from ntk.analytic.dual.quadrature import gauss_hermite
 from ntk.analytic.nonlinearity import determinant, own_covariances, resynchronised, settled
 from ntk.analytic.propagate import propagate
@@ -46,9 +45,9 @@ def dual_of(layer: Nonlinearity) -> smooth.Dual:
 
 dual_of.register(Gelu, lambda layer: smooth.gelu)
 dual_of.register(Gabor, lambda layer: smooth.gabor)
-dual_of.register(Sin, lambda layer: smooth.sine_wave(layer.a, layer.b, 2 * math.cos(2 * layer.c)))
-dual_of.register(Cos, lambda layer: smooth.sine_wave(layer.a, layer.b, -2 * math.cos(2 * layer.c)))
-dual_of.register(Rbf, lambda layer: smooth.sine_wave(math.sqrt(2), math.sqrt(2 * layer.gamma), 0.0))
+dual_of.register(Sin, lambda layer: smooth.sine_wave(layer.a, layer.b, layer.c))
+dual_of.register(Cos, lambda layer: smooth.sine_wave(layer.a, layer.b, layer.c + math.pi / 2))
+dual_of.register(Rbf, lambda layer: smooth.sine_wave(math.sqrt(2), math.sqrt(2 * layer.gamma), math.pi / 4))
 dual_of.register(Exp, lambda layer: smooth.exponential(layer.a, layer.b))
 dual_of.register(Gaussian, lambda layer: smooth.gaussian(layer.a, layer.b))
 dual_of.register(Polynomial, lambda layer: smooth.polynomial(layer.coef))
@@ -67,6 +66,21 @@ def _(layer: Elementwise) -> smooth.Dual:
     return smooth.user_function(layer.nngp_fn, layer.d_nngp_fn)
 
 
+@singledispatch
+def unsure(layer: Any, nngp: Array, var1: Array, var2: Array) -> Array:
+    """Where rounding in the covariances would show in the duals of `layer`."""
+    return jnp.zeros(nngp.shape, bool)
+
+
+unsure.register(Gelu, lambda layer, *pair: smooth.steep(*pair))
+unsure.register(ElementwiseNumerical, lambda layer, *pair: smooth.steep(*pair))
+unsure.register(Sin, lambda layer, *pair: smooth.unresolved(*pair, layer.b**2))
+unsure.register(Cos, lambda layer, *pair: smooth.unresolved(*pair, layer.b**2))
+unsure.register(Rbf, lambda layer, *pair: smooth.unresolved(*pair, 2 * layer.gamma))
+unsure.register(Gaussian, lambda layer, *pair: smooth.unresolved(*pair, 2 * abs(layer.b)))
+unsure.register(Gabor, lambda layer, *pair: smooth.unresolved(*pair, 2.0))
+
+
 @propagate.register(Nonlinearity)
 def _smooth(layer: Any, state: Covariance) -> Covariance:
     dual = dual_of(layer)
@@ -79,7 +93,12 @@ def _smooth(layer: Any, state: Covariance) -> Covariance:
         resynchronised(
             state,
             replace(
-                state, nngp=nngp, ntk=None if state.ntk is None else state.ntk * slope, cov1=cov1, cov2=cov2
+                state,
+                nngp=nngp,
+                ntk=None if state.ntk is None else state.ntk * slope,
+                cov1=cov1,
+                cov2=cov2,
+                doubt=state.doubting(unsure(layer, state.nngp, var1, var2)),
             ),
         )
     )
@@ -105,7 +124,7 @@ def _erf(a: float, b: float, c: float, state: Covariance) -> Covariance:
                 ntk=None if state.ntk is None else state.ntk * (a2 * b2 * slope),
                 cov1=cov1,
                 cov2=cov2,
-                doubt=state.doubting(ratio < doubtful_gap(state.nngp.dtype)),
+                doubt=state.doubting(ratio < smooth.noise(state.nngp.dtype)),
             ),
         )
     )

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from ntk.analytic.dual.angle import arcsin
+from ntk.analytic.dual.angle import arcsin, doubtful_gap, tiny
 
 Moments = tuple[Array, Array]
 Dual = Callable[[Array, Array, Array, Array | None], Moments]
@@ -43,16 +43,51 @@ def gelu(nngp: Array, var1: Array, var2: Array, det: Array | None) -> Moments:
     return nngp * h + j * (det + nngp * nngp * inverse), h + nngp * j * (inverse + 1 / d)
 
 
-def sine_wave(a: float, b: float, twice_cos_2c: float) -> Dual:
-    """a sin(b x + c), given 2 cos 2c: E σσ = a²/2 (exp(−b² E(u−v)²/2) − cos 2c exp(−b² E(u+v)²/2))."""
+def steep(nngp: Array, var1: Array, var2: Array) -> Array:
+    """Whether variances are so large and a pair so nearly parallel that a sigmoid of it has a singular angle."""
+    a, b = 1 + var1, 1 + var2
+    return 1 + var1 + var2 + determinant(nngp, var1, var2, None) < doubtful_gap(nngp.dtype) * a * b
+
+
+def sine_wave(a: float, b: float, c: float) -> Dual:
+    """a sin(b x + c) = a (cos c sin bx + sin c cos bx), whose two parts are uncorrelated. With k = nngp:
+
+        E sin bu sin bv = ½ sgn k e (1 − f),   E cos bu cos bv = ½ e (1 + f),
+        e = exp(−b² E(u ∓ v)² / 2),   f = exp(−2 b² |k|)
+
+    where the sign is that of k. Neither the small difference of two equal exponentials nor that of two large
+    variances is ever taken."""
+    odd, even = math.cos(c) ** 2, math.sin(c) ** 2
 
     def dual(nngp: Array, var1: Array, var2: Array, det: Array | None) -> Moments:
         b2 = b * b
-        near = 0.5 * jnp.exp(-0.5 * b2 * jnp.maximum(var1 + var2 - 2 * nngp, 0))
-        far = 0.25 * twice_cos_2c * jnp.exp(-0.5 * b2 * jnp.maximum(var1 + var2 + 2 * nngp, 0))
-        return a * a * (near - far), a * a * b2 * (near + far)
+        near = 0.5 * jnp.exp(-0.5 * b2 * distance(nngp, var1, var2, det))
+        fall = jnp.expm1(-2 * b2 * jnp.abs(nngp))
+        sines, cosines = jnp.copysign(near * fall, nngp), near * (2 + fall)
+        return a * a * (odd * sines + even * cosines), a * a * b2 * (odd * cosines + even * sines)
 
     return dual
+
+
+def distance(nngp: Array, var1: Array, var2: Array, det: Array | None) -> Array:
+    """E(u − v)² for nngp ≥ 0, E(u + v)² otherwise: var1 + var2 − 2 |nngp|. With `det` there is no cancellation:
+    (√var1 − √var2)² + 2 det / (√(var1 var2) + |nngp|)."""
+    if det is None:
+        return jnp.maximum(var1 + var2 - 2 * jnp.abs(nngp), 0)
+    floor = tiny(nngp.dtype)
+    root1, root2 = jnp.sqrt(jnp.maximum(var1, floor)), jnp.sqrt(jnp.maximum(var2, floor))
+    return ((var1 - var2) / (root1 + root2)) ** 2 + 2 * det / (root1 * root2 + jnp.abs(nngp))
+
+
+def noise(dtype: jnp.dtype) -> float:
+    """The rounding of a quantity of order 1, over the relative error that a layer may add: 2e-5 or 1e-11."""
+    return 4 * float(jnp.finfo(dtype).eps) / (1e-11 if jnp.dtype(dtype).itemsize >= 8 else 2e-5)
+
+
+def unresolved(nngp: Array, var1: Array, var2: Array, scale: float) -> Array:
+    """Whether rounding in nngp shows in a function of scale · `distance` that varies where this is of order 1."""
+    rounding = scale * noise(nngp.dtype) * (var1 + var2)
+    return rounding > 1 + scale * distance(nngp, var1, var2, None)
 
 
 def exponential(a: float, b: float) -> Dual:

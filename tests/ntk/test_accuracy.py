@@ -1,0 +1,54 @@
+"""The guarantees of docs/accuracy.md: float32 within its bound of float64 in every entry, symmetric bit for bit,
+positive semi-definite up to rounding; whatever the norms and angles of the inputs."""
+
+import numpy as np
+import pytest
+
+from ntk import stax
+from ntk.analytic import TileKernel
+from ntk.stax import Dense, serial
+from tests.ntk.accuracy_cases import QUICK, SLOW, VECTOR, rows
+
+NAMES = ("nngp", "ntk")
+ALL = [
+    *[pytest.param(*case, id=name) for name, case in QUICK.items()],
+    *[pytest.param(*case, id=name, marks=pytest.mark.slow) for name, case in SLOW.items()],
+]
+
+
+def correlations(kernel, own):
+    """K_ij / √(K_ii K_jj); rows whose own kernel is zero have only zeros to divide."""
+    root = np.sqrt(np.where(own > 0, own, 1))
+    return kernel.astype(float) / root[:, None] / root
+
+
+@pytest.mark.parametrize(("network", "shape", "bound"), ALL)
+def test_every_entry_is_right_whatever_norms_and_angles(network, shape, bound):
+    x = rows(shape)
+    n = len(x)
+    wide = TileKernel(network, shape, get=NAMES, precision="float64", tile=n)
+    exact, own = wide(x), wide.diagonal(x)
+    narrow = TileKernel(network, shape, get=NAMES, precision="float32", tile=n)(x)
+    for name in NAMES:
+        for kernel, eps in ((narrow[name], 2.0**-23), (exact[name], 2.0**-52)):
+            assert np.isfinite(kernel).all()
+            assert np.array_equal(kernel, kernel.T)
+            assert np.linalg.eigvalsh(correlations(kernel, own[name]))[0] > -50 * n * eps
+        deviation = np.abs(correlations(narrow[name].astype(float) - exact[name], own[name]))
+        worst = np.unravel_index(np.argmax(deviation), deviation.shape)
+        assert deviation[worst] < bound, (name, worst, narrow[name][worst], exact[name][worst])
+
+
+def test_sines_of_huge_and_of_tiny_pre_activations_are_right():
+    """E sin u sin v = exp(−(var1 + var2) / 2) sinh(k), in a wider type, where exponentials nearly cancel."""
+    x = np.concatenate([rows(VECTOR)[-2:], 1e-6 * rows(VECTOR)[:1]]).astype(np.float64)
+    x[1] = x[0] * (1 + 1e-9) + 0.3 * rows(VECTOR)[1]
+    k = TileKernel(serial(Dense(8), stax.Sin()), VECTOR, get=NAMES, tile=3)(x)
+    wide = x.astype(np.longdouble)
+    far = np.mean((wide[:, None] - wide) ** 2, axis=-1)
+    near = np.mean((wide[:, None] + wide) ** 2, axis=-1)
+    products = np.mean(wide[:, None] * wide, axis=-1)
+    expected = -np.exp(-far / 2) * np.expm1((far - near) / 2) / 2
+    np.testing.assert_allclose(k["nngp"], expected.astype(float), rtol=1e-9, atol=1e-300)
+    slope = (np.exp(-far / 2) + np.exp(-near / 2)) / 2
+    np.testing.assert_allclose(k["ntk"], (products * slope).astype(float), rtol=1e-9, atol=1e-300)
