@@ -1,13 +1,15 @@
 """The guarantees of docs/accuracy.md: float32 within its bound of float64 in every entry, symmetric bit for bit,
 positive semi-definite up to rounding; whatever the norms and angles of the inputs."""
 
+import jax
 import numpy as np
 import pytest
 
 from ntk import stax
 from ntk.analytic import TileKernel
+from ntk.analytic.kernel import paired_kernel
 from ntk.stax import Dense, serial
-from tests.ntk.accuracy_cases import QUICK, SLOW, VECTOR, rows
+from tests.ntk.accuracy_cases import IMAGE, QUICK, SLOW, VECTOR, rows
 
 NAMES = ("nngp", "ntk")
 ALL = [
@@ -16,10 +18,10 @@ ALL = [
 ]
 
 
-def correlations(kernel, own):
+def correlations(kernel, own, rows=np.s_[:, None], columns=np.s_[:]):
     """K_ij / √(K_ii K_jj); rows whose own kernel is zero have only zeros to divide."""
     root = np.sqrt(np.where(own > 0, own, 1))
-    return kernel.astype(float) / root[:, None] / root
+    return np.asarray(kernel, float) / root[rows] / root[columns]
 
 
 @pytest.mark.parametrize(("network", "shape", "bound"), ALL)
@@ -37,6 +39,29 @@ def test_every_entry_is_right_whatever_norms_and_angles(network, shape, bound):
         deviation = np.abs(correlations(narrow[name].astype(float) - exact[name], own[name]))
         worst = np.unravel_index(np.argmax(deviation), deviation.shape)
         assert deviation[worst] < bound, (name, worst, narrow[name][worst], exact[name][worst])
+
+
+@pytest.mark.parametrize(
+    ("network", "shape"),
+    [
+        pytest.param(
+            network, shape, id=name, marks=[pytest.mark.slow] if shape == IMAGE or name in SLOW else []
+        )
+        for name, (network, shape, _) in {**QUICK, **SLOW}.items()
+    ],
+)
+def test_float64_entries_are_those_of_the_exact_paired_kernel(network, shape):
+    x = rows(shape)
+    tile = TileKernel(network, shape, get=NAMES, tile=len(x))
+    fast, own = tile(x), tile.diagonal(x)
+    i, j = np.triu_indices(len(x), 1)
+    with jax.enable_x64(True):
+        exact = jax.jit(lambda a, b: paired_kernel(network, a, b, NAMES))(*np.float64((x[i], x[j])))
+    for name in NAMES:
+        deviation = correlations(fast[name][i, j], own[name], i, j) - correlations(
+            exact[name], own[name], i, j
+        )
+        assert np.max(np.abs(deviation)) < (1e-8 if shape == IMAGE else 1e-10)
 
 
 def test_sines_of_huge_and_of_tiny_pre_activations_are_right():
