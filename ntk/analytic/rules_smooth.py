@@ -72,13 +72,13 @@ def unsure(layer: Any, nngp: Array, var1: Array, var2: Array) -> Array:
     return jnp.zeros(nngp.shape, bool)
 
 
-unsure.register(Gelu, lambda layer, *pair: smooth.steep(*pair))
-unsure.register(ElementwiseNumerical, lambda layer, *pair: smooth.steep(*pair))
-unsure.register(Sin, lambda layer, *pair: smooth.unresolved(*pair, layer.b**2))
-unsure.register(Cos, lambda layer, *pair: smooth.unresolved(*pair, layer.b**2))
-unsure.register(Rbf, lambda layer, *pair: smooth.unresolved(*pair, 2 * layer.gamma))
-unsure.register(Gaussian, lambda layer, *pair: smooth.unresolved(*pair, 2 * abs(layer.b)))
-unsure.register(Gabor, lambda layer, *pair: smooth.unresolved(*pair, 2.0))
+unsure.register(Gelu, lambda layer, k, v1, v2: smooth.steep(k, v1, v2))
+unsure.register(ElementwiseNumerical, lambda layer, k, v1, v2: smooth.steep(k, v1, v2))
+unsure.register(Sin, lambda layer, k, v1, v2: smooth.unresolved(k, v1, v2, layer.b**2))
+unsure.register(Cos, lambda layer, k, v1, v2: smooth.unresolved(k, v1, v2, layer.b**2))
+unsure.register(Rbf, lambda layer, k, v1, v2: smooth.unresolved(k, v1, v2, 2 * layer.gamma))
+unsure.register(Gaussian, lambda layer, k, v1, v2: smooth.unresolved(k, v1, v2, 2 * abs(layer.b)))
+unsure.register(Gabor, lambda layer, k, v1, v2: smooth.unresolved(k, v1, v2, 2.0))
 
 
 @propagate.register(Nonlinearity)
