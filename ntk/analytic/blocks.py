@@ -25,25 +25,29 @@ def concrete_kernel(
     kernel = TileKernel(layer, x1.shape[1:], get=names, precision=x1.dtype.name, tile=tile)  # type: ignore[arg-type]
     values = {name: np.empty((len(x1), len(other)), x1.dtype) for name in names}
 
+    left = [kernel.load(x1[i : i + tile]) for i in range(0, len(x1), tile)]
+    right = left if x2 is None else [kernel.load(x2[j : j + tile]) for j in range(0, len(x2), tile)]
+
     def fill(corner: tuple[int, int]) -> None:
         i, j = corner
-        rows, columns = slice(i, i + tile), slice(j, j + tile)
-        block = kernel(x1[rows], None if x2 is None and i == j else other[columns])
+        rows, columns = slice(i * tile, (i + 1) * tile), slice(j * tile, (j + 1) * tile)
+        block = kernel(left[i], None if x2 is None and i == j else right[j])
         for name in names:
             values[name][rows, columns] = block[name]
             if x2 is None and i < j:
-                values[name][columns, rows] = block[name].T
+                _transposed_into(values[name][columns, rows], block[name])
 
-    corners = [
-        (i, j)
-        for i in range(0, len(x1), tile)
-        for j in range(0, len(other), tile)
-        if x2 is not None or i <= j
-    ]
-    # A tile on a CPU keeps one core busy, so tiles go side by side.
+    corners = [(i, j) for i in range(len(left)) for j in range(len(right)) if x2 is not None or i <= j]
+    # While one thread copies a tile to its place, another computes the next.
     with ThreadPoolExecutor(min(len(corners), len(os.sched_getaffinity(0)) or 1) or 1) as pool:
         list(pool.map(fill, corners))
     return values
+
+
+def _transposed_into(out: np.ndarray, block: np.ndarray, strip: int = 8) -> None:
+    """out = blockᵀ, a few rows of the block at a time: they stay in the cache while columns of `out` are written."""
+    for i in range(0, len(block), strip):
+        out[:, i : i + strip] = block[i : i + strip].T
 
 
 def _tile(rows: int) -> int:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -18,7 +17,6 @@ from ntk.analytic.costs import cost
 from ntk.analytic.requirements import needs_full
 from ntk.analytic.results import asked, chosen
 from ntk.analytic.rules import propagate
-from ntk.analytic.state import Covariance
 from ntk.errors import ArchitectureError
 from ntk.stax.combinators import Serial
 from ntk.stax.layer import Layer
@@ -44,30 +42,13 @@ def outer_kernel(
 ) -> tuple[dict[str, Array], Array | None]:
     """Kernels of all pairs and, if asked, the doubt (n1, n2) about them.
 
-    `blocked`: take a few pairs at a time. For vectors the temporaries then fit a core's cache, half the time on a CPU;
-    for inputs with positions they would not fit the memory otherwise.
+    `blocked`: take a few pairs of inputs with positions at a time: their temporaries would not fit the memory otherwise.
     """
     if blocked and x1.ndim > 2:
         return _spatial_blocks(layer, x1, x2, names, doubting)
     state = inputs.outer(x1, x2, full=needs_full(layer), wants_ntk="ntk" in names, doubting=doubting)
-
-    def finish(state: Covariance) -> tuple[dict[str, Array], Array | None]:
-        state = propagate(layer, state)
-        return read_out(state, names), state.doubt
-
-    rows = cache_rows(state) if blocked else None
-    if rows is None:
-        return finish(state)
-    split = partial(jnp.reshape, shape=(-1, rows, x2.shape[0]))
-    done = lax.map(
-        lambda block: finish(replace(state, nngp=block[0], cov1=block[1], doubt=block[2])),
-        (
-            split(state.nngp),
-            state.cov1.reshape(-1, rows, 1),
-            None if state.doubt is None else split(state.doubt),
-        ),
-    )
-    return jax.tree.map(lambda a: a.reshape(state.nngp.shape), done)
+    state = propagate(layer, state)
+    return read_out(state, names), state.doubt
 
 
 #: Bytes of the temporaries of one block of pairs of inputs with positions.
@@ -96,18 +77,6 @@ def _spatial_blocks(
 def _divisor(n: int, most: int) -> int:
     """The largest divisor of n up to `most`."""
     return max(d for d in range(1, most + 1) if n % d == 0)
-
-
-def cache_rows(state: Covariance) -> int | None:
-    """How many rows of pairs a step takes so that some eight arrays of them fit one megabyte of cache; None for all."""
-    if state.spatial:
-        return None
-    n1, n2 = state.nngp.shape
-    most = max(1, 2**17 // (n2 * state.nngp.dtype.itemsize))
-    if n1 <= most:
-        return None
-    rows = max(divisor for divisor in range(1, most + 1) if n1 % divisor == 0)
-    return rows if 4 * rows >= most else None
 
 
 def paired_kernel(

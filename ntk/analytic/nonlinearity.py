@@ -15,9 +15,17 @@ Dual = Callable[[Array, Array, Array], Array]
 
 
 def settled(state: Covariance) -> Covariance:
-    """`state`, computed before anything that follows: XLA would fuse a nonlinearity into each of its consumers, every
-    layer above and every point of a filter, and compute it once for each of them."""
-    return lax.optimization_barrier(state)
+    """`state`, with what several consumers read computed once, before them: XLA would fuse a nonlinearity into each of
+    its consumers and compute it once for each.
+
+    For inputs with positions that is the whole state: every point of a filter is a consumer. For vectors all layers are
+    best fused into one loop over the pairs, which touches memory once; only the variances, one for each row and each
+    column, must not be computed anew for every pair.
+    """
+    if state.spatial:
+        return lax.optimization_barrier(state)
+    cov1, cov2 = lax.optimization_barrier((state.cov1, state.cov2))
+    return replace(state, cov1=cov1, cov2=cov2)
 
 
 def own_covariances(state: Covariance, dual: Dual, variance: Callable[[Array], Array]) -> tuple[Array, Array]:

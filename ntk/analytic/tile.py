@@ -1,13 +1,15 @@
 """One tile of a Gram matrix: a jitted kernel of fixed shape, corrected where its arithmetic is not good enough.
 
-The fast kernel works on all pairs of rows at once and also says which pairs are in doubt: those that met an angle so
-near 0 or π that its own rounding error would show (`ntk.analytic.dual.angle`). These pairs, and the diagonal of a
-symmetric tile, are computed by the exact paired kernel in float64 and written over. An entry depends on its two rows
-alone: not on the other rows of the tile, on padding, or on which process computes it.
+The fast kernel works on all pairs of rows at once and leaves a hole, NaN, where a pair is in doubt: where it met an
+angle so near 0 or π that its own rounding error would show (`ntk.analytic.dual.angle`). Holes, and the diagonal of a
+symmetric tile, are filled by the exact paired kernel in float64. (A hole rather than a second output: it keeps all
+layers of a network of vectors in one loop over the pairs.) An entry depends on its two rows alone: not on the other
+rows of the tile, on padding, or on which process computes it.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -35,12 +37,11 @@ _PAIRS_BYTES = 2**27
 
 @lru_cache(maxsize=256)
 def _outer(layer: Layer, names: tuple[str, ...]) -> Any:
-    def run(x1: jax.Array, x2: jax.Array) -> tuple[dict[str, jax.Array], jax.Array]:
-        values, doubt = outer_kernel(
-            layer, x1, x2, names, doubting=True, blocked=x1.ndim > 2 or jax.default_backend() == "cpu"
-        )
+    def run(x1: jax.Array, x2: jax.Array) -> dict[str, jax.Array]:
+        values, doubt = outer_kernel(layer, x1, x2, names, doubting=True, blocked=x1.ndim > 2)
         assert doubt is not None
-        return values, doubt if doubt.dtype == bool else doubt > _DOUBT_LIMIT
+        hole = doubt if doubt.dtype == bool else doubt > _DOUBT_LIMIT
+        return {name: jnp.where(hole, jnp.nan, value) for name, value in values.items()}
 
     return jax.jit(run)
 
@@ -48,6 +49,17 @@ def _outer(layer: Layer, names: tuple[str, ...]) -> Any:
 @lru_cache(maxsize=256)
 def _paired(layer: Layer, names: tuple[str, ...], itself: bool) -> Any:
     return jax.jit(lambda x1, x2: paired_kernel(layer, x1, x2, names, itself=itself))
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Inputs of one tile, in memory and on the device, padded there to the tile; made by `TileKernel.load`."""
+
+    host: np.ndarray
+    device: jax.Array
+
+    def __len__(self) -> int:
+        return len(self.host)
 
 
 class TileKernel:
@@ -82,24 +94,32 @@ class TileKernel:
         check_inputs(architecture, np.empty((0, *self.input_shape)), None)
         check_weights(architecture, self.names)
 
-    def __call__(self, x1: np.ndarray, x2: np.ndarray | None = None) -> dict[str, np.ndarray]:
+    def load(self, x: np.ndarray) -> Rows:
+        """x (n ≤ tile, \\*input_shape) for several tiles: checked, padded and put on the device once.
+
+        Raises ValueError for inputs of another shape or more rows than the tile.
+        """
+        self._check(x)
+        with jax.enable_x64(True):
+            return Rows(x, _pad(x, self.tile, self.dtype))
+
+    def __call__(self, x1: np.ndarray | Rows, x2: np.ndarray | Rows | None = None) -> dict[str, np.ndarray]:
         """The kernels of x1 (n1 ≤ tile, \\*input_shape) with x2, or with itself when x2 is None.
 
-        Returns arrays (n1, n2) of the tile's precision by name. A tile of x1 with itself is symmetric bit for bit and
-        its diagonal is `diagonal(x1)`. Raises ValueError for inputs of another shape or more rows than the tile.
+        Returns arrays (n1, n2) of the tile's precision by name, read-only where nothing had to be filled in. A tile of
+        x1 with itself is symmetric bit for bit and its diagonal is `diagonal(x1)`. Raises ValueError as `load` does.
         """
-        self._check(x1)
-        symmetric = x2 is None
-        other = x1 if x2 is None else x2
-        self._check(other)
-        values, doubt = self._fast(x1, other, self.dtype)
-        if symmetric:
-            doubt = np.triu(doubt, 1)
-        if symmetric or doubt.any():
+        rows = x1 if isinstance(x1, Rows) else self.load(x1)
+        columns = rows if x2 is None else x2 if isinstance(x2, Rows) else self.load(x2)
+        values = self._fast(rows.device, columns.device, len(rows), len(columns))
+        holes = np.isnan(next(iter(values.values())))
+        if x2 is None:
+            holes = np.triu(holes, 1)
+        if x2 is None or holes.any():
             values = {name: value.copy() for name, value in values.items()}
-            self._correct(values, doubt, x1, other)
-        if symmetric:
-            exact = self.diagonal(x1)
+            self._fill(values, holes, rows.host, columns.host)
+        if x2 is None:
+            exact = self.diagonal(rows.host)
             for name, value in values.items():
                 np.fill_diagonal(value, exact[name])
                 _mirror(value)
@@ -111,29 +131,23 @@ class TileKernel:
         values = self._exact(x, x, np.arange(len(x)), np.arange(len(x)), itself=True)
         return {name: value.astype(self.dtype) for name, value in values.items()}
 
-    def _fast(
-        self, x1: np.ndarray, x2: np.ndarray, dtype: np.dtype
-    ) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    def _fast(self, x1: jax.Array, x2: jax.Array, n1: int, n2: int) -> dict[str, np.ndarray]:
         with jax.enable_x64(True):
-            values, doubt = _outer(self.architecture, self.names)(
-                self._padded(x1, dtype), self._padded(x2, dtype)
-            )
-        crop = np.s_[: len(x1), : len(x2)]
-        return {name: np.asarray(value)[crop] for name, value in values.items()}, np.asarray(doubt)[crop]
+            values = _outer(self.architecture, self.names)(x1, x2)
+        return {name: np.asarray(value)[:n1, :n2] for name, value in values.items()}
 
-    def _correct(
-        self, values: dict[str, np.ndarray], doubt: np.ndarray, x1: np.ndarray, x2: np.ndarray
-    ) -> None:
-        if not doubt.any():
-            return
-        if self.dtype == np.float32 and np.count_nonzero(doubt) > _WHOLE_TILE * doubt.size:
-            wide, wide_doubt = self._fast(x1, x2, np.dtype(np.float64))
+    def _fill(self, values: dict[str, np.ndarray], holes: np.ndarray, x1: np.ndarray, x2: np.ndarray) -> None:
+        if self.dtype == np.float32 and np.count_nonzero(holes) > _WHOLE_TILE * holes.size:
+            with jax.enable_x64(True):
+                wide1, wide2 = _pad(x1, self.tile, np.float64), _pad(x2, self.tile, np.float64)
+            wide = self._fast(wide1, wide2, len(x1), len(x2))
             for name, value in values.items():
-                np.copyto(value, wide[name], where=doubt, casting="same_kind")
-            doubt = doubt & wide_doubt
-        rows, columns = np.nonzero(doubt)
-        for name, exact in self._exact(x1, x2, rows, columns).items():
-            values[name][rows, columns] = exact
+                np.copyto(value, wide[name], where=holes, casting="same_kind")
+            holes = holes & np.isnan(next(iter(wide.values())))
+        rows, columns = np.nonzero(holes)
+        if len(rows):
+            for name, exact in self._exact(x1, x2, rows, columns).items():
+                values[name][rows, columns] = exact
 
     def _exact(
         self, x1: np.ndarray, x2: np.ndarray, rows: np.ndarray, columns: np.ndarray, itself: bool = False
@@ -159,9 +173,6 @@ class TileKernel:
         few, many = (max(1, min(size, int(_PAIRS_BYTES / per_pair))) for size in _PAIRS)
         return few if count <= few else many
 
-    def _padded(self, x: np.ndarray, dtype: np.dtype) -> jax.Array:
-        return _pad(x, self.tile, dtype)
-
     def _check(self, x: np.ndarray, rows: bool = True) -> None:
         if x.shape[1:] != self.input_shape:
             raise ValueError(
@@ -172,6 +183,9 @@ class TileKernel:
 
 
 def _pad(x: np.ndarray, rows: int, dtype: Any) -> jax.Array:
+    """x with rows of zeros below, on the device. Call it where 64-bit types are enabled."""
+    if len(x) == rows:
+        return jnp.asarray(x, dtype)
     padded = np.zeros((rows, *x.shape[1:]), dtype)
     padded[: len(x)] = x
     return jnp.asarray(padded)

@@ -18,7 +18,8 @@ from ntk.analytic.dual.angle import arcsin
 
 def erf_discriminant(nngp: Array, var1: Array, var2: Array, det: Array | None) -> tuple[Array, Array]:
     """D / (A B) and 1 / √(A B)."""
-    root1, root2 = lax.rsqrt(1 + 2 * var1), lax.rsqrt(1 + 2 * var2)
+    # Once for each row and column, not for each pair.
+    root1, root2 = lax.optimization_barrier((lax.rsqrt(1 + 2 * var1), lax.rsqrt(1 + 2 * var2)))
     if det is None:
         sine = 2 * nngp * root1 * root2
         # D ≥ 1 + 2 E u² + 2 E v² whatever rounding does to the determinant.

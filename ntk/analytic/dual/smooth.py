@@ -34,12 +34,13 @@ def gelu(nngp: Array, var1: Array, var2: Array, det: Array | None) -> Moments:
 
     (Tsuchida et al. 2021, proposition 3, in another form)."""
     det = determinant(nngp, var1, var2, det)
-    a, b = 1 + var1, 1 + var2
+    # Once for each row and column, not for each pair.
+    root1, root2 = lax.optimization_barrier((lax.rsqrt(1 + var1), lax.rsqrt(1 + var2)))
+    root, inverse = root1 * root2, root1**2 + root2**2  # 1 / √(A B) and 1/A + 1/B
     d = 1 + var1 + var2 + det
-    sine = jnp.clip(nngp * lax.rsqrt(a) * lax.rsqrt(b), -1, 1)
-    h = 0.25 + arcsin(sine, d / (a * b) / (1 + jnp.abs(sine))) / (2 * math.pi)
+    sine = jnp.clip(nngp * root, -1, 1)
+    h = 0.25 + arcsin(sine, d * root**2 / (1 + jnp.abs(sine))) / (2 * math.pi)
     j = lax.rsqrt(d) / (2 * math.pi)
-    inverse = 1 / a + 1 / b
     return nngp * h + j * (det + nngp * nngp * inverse), h + nngp * j * (inverse + 1 / d)
 
 
