@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from ntk.analytic.admission import has_weights
-from ntk.analytic.tile import TileKernel
+from ntk.analytic.tile import TileKernel, transpose_into
 from ntk.stax.layer import Layer
 
 _LARGEST = 1024
@@ -23,7 +23,7 @@ def concrete_kernel(
         return {**concrete_kernel(layer, x1, x2, ("nngp",)), "ntk": np.zeros((len(x1), len(other)), x1.dtype)}
     tile = _tile(max(len(x1), len(other)))
     kernel = TileKernel(layer, x1.shape[1:], get=names, precision=x1.dtype.name, tile=tile)  # type: ignore[arg-type]
-    values = {name: np.empty((len(x1), len(other)), x1.dtype) for name in names}
+    values = {name: _aligned((len(x1), len(other)), x1.dtype) for name in names}
 
     left = [kernel.load(x1[i : i + tile]) for i in range(0, len(x1), tile)]
     right = left if x2 is None else [kernel.load(x2[j : j + tile]) for j in range(0, len(x2), tile)]
@@ -35,7 +35,7 @@ def concrete_kernel(
         for name in names:
             values[name][rows, columns] = block[name]
             if x2 is None and i < j:
-                _transposed_into(values[name][columns, rows], block[name])
+                transpose_into(values[name][columns, rows], block[name])
 
     corners = [(i, j) for i in range(len(left)) for j in range(len(right)) if x2 is not None or i <= j]
     # While one thread copies a tile to its place, another computes the next.
@@ -44,10 +44,12 @@ def concrete_kernel(
     return values
 
 
-def _transposed_into(out: np.ndarray, block: np.ndarray, strip: int = 8) -> None:
-    """out = blockᵀ, a few rows of the block at a time: they stay in the cache while columns of `out` are written."""
-    for i in range(0, len(block), strip):
-        out[:, i : i + strip] = block[i : i + strip].T
+def _aligned(shape: tuple[int, int], dtype: np.dtype) -> np.ndarray:
+    """An uninitialised array that starts at a multiple of 64 bytes, which JAX can take over without a copy."""
+    size = shape[0] * shape[1] * dtype.itemsize
+    memory = np.empty(size + 64, np.uint8)
+    start = -memory.ctypes.data % 64
+    return memory[start : start + size].view(dtype).reshape(shape)
 
 
 def _tile(rows: int) -> int:

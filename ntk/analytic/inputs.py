@@ -27,6 +27,11 @@ def paired(x1: Array, x2: Array, *, full: bool, wants_ntk: bool, itself: bool = 
     """Row i of x1 with row i of x2, both (n, \\*spatial, channels), with residuals from differences of the rows."""
     rank = x1.ndim - 2
     shape = x1.shape[1:]
+    if itself and not (full and rank):
+        square = jnp.moveaxis(_mean_square(x1), 0, -1)
+        zero, one = jnp.zeros_like(square), jnp.ones(x1.shape[0], x1.dtype)
+        same = Residual(one, zero, 4 * square, zero)
+        return Covariance(square, None, square, square, same, None, shape, False, False, True, wants_ntk)
     axes = tuple(range(1, x1.ndim))
     square1, square2 = jnp.sum(x1 * x1, axis=axes), jnp.sum(x2 * x2, axis=axes)
     usable = (square1 > 0) & (square2 > 0)

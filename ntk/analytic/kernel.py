@@ -42,7 +42,7 @@ def outer_kernel(
 ) -> tuple[dict[str, Array], Array | None]:
     """Kernels of all pairs and, if asked, the doubt (n1, n2) about them.
 
-    `blocked`: take a few pairs of inputs with positions at a time: their temporaries would not fit the memory otherwise.
+    `blocked`: take a few pairs of inputs with positions at a time, as the memory for their temporaries wants it.
     """
     if blocked and x1.ndim > 2:
         return _spatial_blocks(layer, x1, x2, names, doubting)
@@ -131,7 +131,8 @@ class KernelFn:
             self.layer, x1.astype(dtype), None if x2 is None else x2.astype(dtype), names
         )
         if jax.dtypes.canonicalize_dtype(dtype) == dtype:
-            values = {name: jnp.asarray(value) for name, value in values.items()}
+            # The arrays are this call's own: JAX may take them over, where it can, without a copy.
+            values = {name: jax.device_put(value, may_alias=True) for name, value in values.items()}
         return chosen(get, values)
 
     def _traced(self, x1: Array, x2: Array | None, names: tuple[str, ...]) -> dict[str, Array]:

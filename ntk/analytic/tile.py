@@ -31,6 +31,8 @@ _DOUBT_LIMIT = 0.02
 _WHOLE_TILE = 0.1
 #: Pairs per call of the exact paired kernel: the small size for a handful, the large one for many.
 _PAIRS = (64, 512)
+#: Rows of a block that are transposed at a time.
+_STRIP = 8
 #: Bytes of temporaries of such a call: with residuals a pair takes about twice what its covariances alone take.
 _PAIRS_BYTES = 2**27
 
@@ -191,11 +193,15 @@ def _pad(x: np.ndarray, rows: int, dtype: Any) -> jax.Array:
     return jnp.asarray(padded)
 
 
-def _mirror(square: np.ndarray, block: int = 256) -> None:
-    """Copy the part above the diagonal to below it, in blocks that fit a cache."""
-    n = len(square)
-    for i in range(0, n, block):
-        here = square[i : i + block, i : i + block]
+def transpose_into(out: np.ndarray, block: np.ndarray) -> None:
+    """out = blockᵀ, a few rows of the block at a time: they stay in the cache while columns of `out` are written."""
+    for i in range(0, len(block), _STRIP):
+        out[:, i : i + _STRIP] = block[i : i + _STRIP].T
+
+
+def _mirror(square: np.ndarray) -> None:
+    """Copy the part above the diagonal to below it, as `transpose_into` does."""
+    for i in range(0, len(square), _STRIP):
+        here = square[i : i + _STRIP, i : i + _STRIP]
         here[...] = np.triu(here) + np.triu(here, 1).T
-        for j in range(i + block, n, block):
-            square[j : j + block, i : i + block] = square[i : i + block, j : j + block].T
+        square[i + _STRIP :, i : i + _STRIP] = square[i : i + _STRIP, i + _STRIP :].T
