@@ -81,7 +81,10 @@ def test_traced_inputs_agree_with_concrete_ones():
         jax.jit(NET.kernel_fn, static_argnums=2)(x, y, "ntk"), NET.kernel_fn(x, y, "ntk"), rtol=1e-5
     )
     np.testing.assert_allclose(
-        jax.jit(lambda x: NET.kernel_fn(x, None, "ntk"))(x), NET.kernel_fn(x, None, "ntk"), rtol=1e-5, atol=1e-6
+        jax.jit(lambda x: NET.kernel_fn(x, None, "ntk"))(x),
+        NET.kernel_fn(x, None, "ntk"),
+        rtol=1e-5,
+        atol=1e-6,
     )
     batched = jax.vmap(lambda x: NET.kernel_fn(x, y, "ntk"))(jnp.stack([x, 2 * x]))
     np.testing.assert_allclose(batched[0], NET.kernel_fn(x, y, "ntk"), rtol=1e-5)
