@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ntk import predict, stax
+    from ntk import predict, stax, zoo
     from ntk.finite.empirical import (
         NtkImplementation,
         empirical_kernel_fn,
@@ -31,11 +31,13 @@ __all__ = [
     "predict",
     "stax",
     "taylor_expand",
+    "zoo",
 ]
 
 _HOME = {
     "predict": "ntk.predict",
     "stax": "ntk.stax",
+    "zoo": "ntk.zoo",
     "NtkImplementation": "ntk.finite.empirical",
     "empirical_kernel_fn": "ntk.finite.empirical",
     "empirical_nngp_fn": "ntk.finite.empirical",

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from ntk.errors import ArchitectureError
 from ntk.stax.combinators import Parallel, Serial
-from ntk.stax.elementwise import Elementwise
+from ntk.stax.elementwise import Elementwise, Nonlinearity
 from ntk.stax.layer import Layer
 from ntk.stax.linear import Dense
+from ntk.stax.normalization import BatchNorm
 from ntk.stax.signal import Signal, Signals
 from ntk.stax.spatial import Conv, ConvLocal, ConvTranspose
 
@@ -24,10 +25,39 @@ def check_output(layer: Layer, after: Signals) -> None:
             "Elementwise: nngp_fn is needed for the kernel. hint: ElementwiseNumerical integrates "
             "numerically, ntk.monte_carlo_kernel_fn samples finite networks"
         )
+    _check_batches(layer)
     if after.spatial:
         raise ArchitectureError(
             f"the architecture ends with positions of shape {after.spatial}; hint: add Flatten or "
             "GlobalAvgPool"
+        )
+
+
+def _check_batches(layer: Layer) -> None:
+    """Raise ArchitectureError for a BatchNorm inside branches or before a nonlinearity."""
+    before = ""
+    for i, inner in enumerate(layer.layers if isinstance(layer, Serial) else (layer,)):
+        if isinstance(inner, BatchNorm):
+            before = before or f"architecture[{i}] (BatchNorm)"
+        elif any(isinstance(leaf, BatchNorm) for leaf in leaves(inner)):
+            raise ArchitectureError(
+                f"no infinite-width kernel: architecture[{i}] has BatchNorm in one of its branches. hint: put it after "
+                "they are joined"
+            )
+        elif before and any(isinstance(leaf, Nonlinearity) for leaf in leaves(inner)):
+            raise ArchitectureError(
+                f"no infinite-width kernel: {before} must come after the last nonlinearity, and architecture[{i}] "
+                f"({type(inner).__name__}) follows. hint: LayerNorm, or ntk.monte_carlo_kernel_fn, which samples "
+                "finite networks"
+            )
+
+
+def check_rows_alone(layer: Layer) -> None:
+    """Raise ArchitectureError where an entry of the kernel depends on more than its two rows."""
+    if any(isinstance(leaf, BatchNorm) for leaf in leaves(layer)):
+        raise ArchitectureError(
+            "with BatchNorm an entry depends on all rows of its batch, so that there are no tiles of the kernel. "
+            "hint: LayerNorm, or kernel_fn on whole batches in memory"
         )
 
 

@@ -7,7 +7,7 @@ from functools import singledispatch
 from math import prod
 from typing import Any, cast
 
-from ntk.analytic.admission import check_output, check_weights
+from ntk.analytic.admission import check_output, check_rows_alone, check_weights
 from ntk.analytic.requirements import needs_full
 from ntk.analytic.results import asked
 from ntk.stax.combinators import Parallel, Serial
@@ -49,6 +49,7 @@ def cost(architecture: Layer, input_shape: tuple[int, ...], *, get: Any = None) 
     elements = prod(signal.spatial) ** power
     after, work, widest = _walk(architecture, signal, "architecture", power)
     check_output(architecture, after)
+    check_rows_alone(architecture)
     check_weights(architecture, asked(get))
     return Cost(2.0 * elements * signal.channels + work, 8.0 * _LIVE_ARRAYS * max(elements, widest))
 

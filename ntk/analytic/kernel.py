@@ -13,6 +13,7 @@ from jax.core import Tracer
 
 from ntk.analytic import inputs
 from ntk.analytic.admission import check_output
+from ntk.analytic.batches import normalises_batches, over_batches
 from ntk.analytic.costs import cost
 from ntk.analytic.requirements import needs_full
 from ntk.analytic.results import asked, chosen
@@ -110,7 +111,7 @@ class KernelFn:
     float64 results whether or not JAX's x64 flag is set: as JAX arrays where JAX can hold them, as NumPy arrays while
     the flag is off. Traced inputs (inside jit, grad, vmap) are computed in their own precision with no correction of
     nearly parallel pairs; concrete ones are corrected as `TileKernel` does. The NTK of an architecture without weights
-    is zero.
+    is zero. With BatchNorm the batches are the rows of x1 and those of x2.
 
     Raises ArchitectureError for inputs that the architecture cannot take or after which positions are left, ValueError
     for a `get` that is empty or names another kernel or one twice.
@@ -127,9 +128,15 @@ class KernelFn:
         x1, x2 = _floating(x1), None if x2 is None else _floating(x2)
         check_inputs(self.layer, x1, x2)
         dtype = np.result_type(x1, x1 if x2 is None else x2)
-        values = concrete_kernel(
-            self.layer, x1.astype(dtype), None if x2 is None else x2.astype(dtype), names
-        )
+        if normalises_batches(self.layer):
+            with jax.enable_x64(True):  # centring cancels digits: float64 whatever the inputs
+                wide1, wide2 = x1.astype(np.float64), None if x2 is None else x2.astype(np.float64)
+                kernels = over_batches(concrete_kernel, self.layer, wide1, wide2, names)
+            values = {name: np.asarray(value).astype(dtype) for name, value in kernels.items()}
+        else:
+            values = concrete_kernel(
+                self.layer, x1.astype(dtype), None if x2 is None else x2.astype(dtype), names
+            )
         if jax.dtypes.canonicalize_dtype(dtype) == dtype:
             # The arrays are this call's own: JAX may take them over, where it can, without a copy.
             values = {name: jax.device_put(value, may_alias=True) for name, value in values.items()}
@@ -139,12 +146,19 @@ class KernelFn:
         check_inputs(self.layer, x1, x2)
         if not jnp.issubdtype(x1.dtype, jnp.floating):
             x1 = x1.astype(float)
-        values, _ = outer_kernel(self.layer, x1, x1 if x2 is None else x2, names)
-        if x2 is not None:
-            return values
-        exact = paired_kernel(self.layer, x1, x1, names, itself=True)
-        rows = jnp.arange(x1.shape[0])
-        return {name: values[name].at[rows, rows].set(exact[name]) for name in names}
+        if normalises_batches(self.layer):
+            return over_batches(traced_kernel, self.layer, x1, x2, names)
+        return traced_kernel(self.layer, x1, x2, names)
+
+
+def traced_kernel(layer: Layer, x1: Array, x2: Array | None, names: tuple[str, ...]) -> dict[str, Array]:
+    """The kernels of x1 with x2 (None: with itself, its diagonal exact), whose values are not known yet."""
+    values, _ = outer_kernel(layer, x1, x1 if x2 is None else x2, names)
+    if x2 is not None:
+        return values
+    exact = paired_kernel(layer, x1, x1, names, itself=True)
+    rows = jnp.arange(x1.shape[0])
+    return {name: values[name].at[rows, rows].set(exact[name]) for name in names}
 
 
 def _floating(x: Any) -> np.ndarray:

@@ -11,7 +11,8 @@ from ntk.analytic.inputs import with_diagonal
 from ntk.analytic.nonlinearity import resynchronised
 from ntk.analytic.propagate import propagate
 from ntk.analytic.state import Covariance, Residual, diagonal, expand
-from ntk.stax.normalization import Dropout, LayerNorm
+from ntk.errors import ArchitectureError
+from ntk.stax.normalization import BatchNorm, Dropout, LayerNorm
 from ntk.stax.signal import Signal, normalised_axes
 
 
@@ -48,6 +49,12 @@ def _(layer: LayerNorm, state: Covariance) -> Covariance:
     r = state.residual.map(lambda a: a * factor)
     ratio = (root1 / root2).reshape(state.residual.scale.shape)
     return replace(after, residual=replace(r, scale=state.residual.scale * ratio))
+
+
+@propagate.register
+def _(layer: BatchNorm, state: Covariance) -> Covariance:
+    """Pairs of rows do not know their batches: `ntk.analytic.batches` goes around this rule."""
+    raise ArchitectureError("BatchNorm is no function of pairs of rows. hint: kernel_fn takes whole batches")
 
 
 @propagate.register

@@ -15,6 +15,7 @@ from ntk.analytic.propagate import propagate
 from ntk.analytic.rules_dense import affine
 from ntk.analytic.state import Covariance, Residual, diagonal, expand
 from ntk.analytic.windows import independent_sum, padded, shared_sum, window_counts
+from ntk.errors import ArchitectureError
 from ntk.stax.geometry import Axis, axes, transposed_axes
 from ntk.stax.spatial import (
     AvgPool,
@@ -24,6 +25,7 @@ from ntk.stax.spatial import (
     Flatten,
     GlobalAvgPool,
     GlobalSumPool,
+    MaxPool,
     SumPool,
 )
 
@@ -153,6 +155,11 @@ def _(layer: Any, state: Covariance) -> Covariance:
         return k
 
     return _pooled(state, pool, (*[g.out for g in geometry], state.channels))
+
+
+@propagate.register
+def _(layer: MaxPool, state: Covariance) -> Covariance:
+    raise ArchitectureError("MaxPool has no infinite-width kernel. hint: AvgPool or SumPool")
 
 
 @propagate.register(GlobalAvgPool)

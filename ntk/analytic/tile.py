@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ntk.analytic.admission import check_weights
+from ntk.analytic.admission import check_rows_alone, check_weights
 from ntk.analytic.costs import cost
 from ntk.analytic.kernel import check_inputs, outer_kernel, paired_kernel
 from ntk.analytic.results import asked
@@ -72,7 +72,8 @@ class TileKernel:
     smaller ones are padded to it, so that one compiled kernel serves a whole run.
 
     Raises ArchitectureError when the architecture cannot take such inputs, has no scalar kernel for them (positions or
-    branches are left), or has no layer with weights and the NTK is wanted, which would be zero.
+    branches are left), lets an entry depend on other rows (BatchNorm), or has no layer with weights and the NTK is
+    wanted, which would be zero.
     """
 
     def __init__(
@@ -94,6 +95,7 @@ class TileKernel:
         self.dtype = np.dtype(precision)
         self.tile = tile
         check_inputs(architecture, np.empty((0, *self.input_shape)), None)
+        check_rows_alone(architecture)
         check_weights(architecture, self.names)
 
     def load(self, x: np.ndarray) -> Rows:

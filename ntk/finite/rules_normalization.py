@@ -9,7 +9,7 @@ from jax import Array, lax, random
 
 from ntk.errors import ArchitectureError
 from ntk.finite.network import apply
-from ntk.stax.normalization import Dropout, LayerNorm
+from ntk.stax.normalization import BatchNorm, Dropout, LayerNorm
 
 
 @apply.register
@@ -17,6 +17,13 @@ def _(layer: LayerNorm, params: Any, x: Array, **kwargs: Any) -> Array:
     mean = jnp.mean(x, axis=layer.axis, keepdims=True)
     square = jnp.mean((x - mean) ** 2, axis=layer.axis, keepdims=True)
     return (x - mean) * lax.rsqrt(square + layer.eps)
+
+
+@apply.register
+def _(layer: BatchNorm, params: Any, x: Array, **kwargs: Any) -> Array:
+    centred = x - jnp.mean(x, axis=0)
+    square = jnp.mean(centred**2, axis=0 if layer.variance == "channel" else None)
+    return centred * lax.rsqrt(square + layer.eps)
 
 
 @apply.register

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import reduce
 from math import prod
 from typing import Any
 
@@ -21,6 +22,7 @@ from ntk.stax.spatial import (
     Flatten,
     GlobalAvgPool,
     GlobalSumPool,
+    MaxPool,
     SumPool,
 )
 
@@ -52,9 +54,23 @@ def _(layer: ConvLocal, key: Key, signal: Signal) -> Any:
     return draw(key, (*after.spatial, width, after.channels), (1, *after.shape), layer, width)
 
 
-def _padded(x: Array, geometry: tuple[Axis, ...]) -> Array:
-    mode = "wrap" if any(g.circular for g in geometry) else "constant"
-    return jnp.pad(x, [(0, 0), *[(g.low, g.high) for g in geometry], (0, 0)], mode=mode)
+def _padded(x: Array, geometry: tuple[Axis, ...], fill: float = 0.0) -> Array:
+    widths = [(0, 0), *[(g.low, g.high) for g in geometry], (0, 0)]
+    if any(g.circular for g in geometry):
+        return jnp.pad(x, widths, mode="wrap")
+    return jnp.pad(x, widths, constant_values=fill)
+
+
+def _windows(padded: Array, geometry: tuple[Axis, ...]) -> list[Array]:
+    """For every offset in a window the entries there, one for each output position."""
+    slices = [padded]
+    for axis, g in enumerate(geometry, start=1):
+        slices = [
+            lax.slice_in_dim(s, t, t + (g.out - 1) * g.stride + 1, g.stride, axis)
+            for s in slices
+            for t in range(g.window)
+        ]
+    return slices
 
 
 def _numbers(rank: int) -> tuple[str, str, str]:
@@ -89,14 +105,7 @@ def _(layer: Conv, params: Any, x: Array, **kwargs: Any) -> Array:
 @apply.register
 def _(layer: ConvLocal, params: Any, x: Array, **kwargs: Any) -> Array:
     geometry = _geometry(layer, x)
-    patches = [_padded(x, geometry)]
-    for axis, g in enumerate(geometry, start=1):
-        patches = [
-            lax.slice_in_dim(p, t, t + (g.out - 1) * g.stride + 1, g.stride, axis)
-            for p in patches
-            for t in range(g.window)
-        ]
-    stacked = jnp.concatenate(patches, axis=-1)
+    stacked = jnp.concatenate(_windows(_padded(x, geometry), geometry), axis=-1)
     return weigh(
         layer,
         params,
@@ -143,6 +152,12 @@ def _(layer: Any, params: Any, x: Array, **kwargs: Any) -> Array:
     if layer.normalize_edges and layer.padding == "SAME":
         return window_sum(x) / window_sum(jnp.ones_like(x))
     return window_sum(x) / prod(layer.window_shape)
+
+
+@apply.register
+def _(layer: MaxPool, params: Any, x: Array, **kwargs: Any) -> Array:
+    geometry = _geometry(layer, x)
+    return reduce(jnp.maximum, _windows(_padded(x, geometry, -jnp.inf), geometry))
 
 
 @apply.register

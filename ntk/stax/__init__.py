@@ -33,7 +33,7 @@ from ntk.stax.elementwise import (
 )
 from ntk.stax.layer import Layer
 from ntk.stax.linear import Dense
-from ntk.stax.normalization import Dropout, LayerNorm
+from ntk.stax.normalization import BatchNorm, Dropout, LayerNorm
 from ntk.stax.spatial import (
     AvgPool,
     Conv,
@@ -42,6 +42,7 @@ from ntk.stax.spatial import (
     Flatten,
     GlobalAvgPool,
     GlobalSumPool,
+    MaxPool,
     SumPool,
 )
 from ntk.stax.spec import fingerprint, from_spec, to_spec
@@ -51,6 +52,7 @@ __all__ = [
     "Abs",
     "ArchitectureError",
     "AvgPool",
+    "BatchNorm",
     "Conv",
     "ConvLocal",
     "ConvTranspose",
@@ -77,6 +79,7 @@ __all__ = [
     "Layer",
     "LayerNorm",
     "LeakyRelu",
+    "MaxPool",
     "Monomial",
     "Nonlinearity",
     "Parallel",

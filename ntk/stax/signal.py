@@ -16,7 +16,7 @@ from ntk.stax.combinators import Parallel, Serial
 from ntk.stax.elementwise import Nonlinearity
 from ntk.stax.layer import Layer
 from ntk.stax.linear import Dense
-from ntk.stax.normalization import Dropout, LayerNorm
+from ntk.stax.normalization import BatchNorm, Dropout, LayerNorm
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,6 +207,25 @@ def _(layer: LayerNorm, signal: Signals, at: str = "architecture") -> Signals:
     signal = one(layer, signal, at)
     normalised_axes(layer, signal, at)
     return signal
+
+
+@trace.register
+def _(layer: BatchNorm, signal: Signals, at: str = "architecture") -> Signals:
+    signal = one(layer, signal, at)
+    if signal.spatial:
+        raise ArchitectureError(
+            f"{name(layer, at)} takes vectors and got positions {signal.spatial}. hint: put it after Flatten or "
+            "GlobalAvgPool"
+        )
+    clash = (
+        ""
+        if layer.variance == "layer"
+        else (
+            f"{name(layer, at)}: the variance of a channel by itself stays random at infinite width. "
+            "hint: variance='layer', or ntk.monte_carlo_kernel_fn, which samples finite networks"
+        )
+    )
+    return replace(signal, clash=signal.clash or clash)
 
 
 def normalised_axes(layer: LayerNorm, signal: Signal, at: str = "architecture") -> tuple[int, ...]:

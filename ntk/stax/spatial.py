@@ -64,6 +64,11 @@ class SumPool(_Pool):
     """The sum over windows."""
 
 
+class MaxPool(_Pool):
+    """The maximum over windows, of the part inside the input where they stick out of it. For finite networks: the
+    infinite-width kernel has no closed form and is refused."""
+
+
 class GlobalAvgPool(Layer):
     """The mean over all positions."""
 

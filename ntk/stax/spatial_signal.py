@@ -18,6 +18,7 @@ from ntk.stax.spatial import (
     Flatten,
     GlobalAvgPool,
     GlobalSumPool,
+    MaxPool,
     SumPool,
 )
 
@@ -75,6 +76,18 @@ def _(layer: Any, signal: Signals, at: str = "architecture") -> Signals:
     signal = _positions(layer, signal, at, layer.window_shape)
     geometry = axes(signal.spatial, layer.window_shape, layer.strides, layer.padding)
     return replace(signal, shape=(*_out(layer, at, signal, tuple(g.out for g in geometry)), signal.channels))
+
+
+@trace.register
+def _(layer: MaxPool, signal: Signals, at: str = "architecture") -> Signals:
+    signal = _positions(layer, signal, at, layer.window_shape)
+    geometry = axes(signal.spatial, layer.window_shape, layer.strides, layer.padding)
+    clash = (
+        f"{name(layer, at)}: products of maxima of many correlated Gaussians have no closed form. "
+        "hint: AvgPool or SumPool, or ntk.monte_carlo_kernel_fn, which samples finite networks"
+    )
+    shape = (*_out(layer, at, signal, tuple(g.out for g in geometry)), signal.channels)
+    return Signal(shape, False, signal.clash or clash)
 
 
 @trace.register(GlobalAvgPool)

@@ -1,7 +1,8 @@
 """Architectures as plain data and back, and their fingerprint.
 
 A list is `serial`; a layer is its ``Name``, or ``{Name: {argument: value}}``; a lone argument may be given as
-``{Name: value}`` for ``parallel`` only (a list of branches); ``{repeat: {layer: …, n: …}}`` is written out in full.
+``{Name: value}`` for ``parallel`` only (a list of branches). ``{repeat: {layer: …, n: …}}`` and the named architectures
+of `ntk.zoo`, ``{zoo.myrtle: {depth: 5}}``, are written out in full.
 """
 
 from __future__ import annotations
@@ -76,12 +77,11 @@ def _build(name: Any, arguments: Any, at: str) -> Layer:
                 f"{at}: repeat is written {{repeat: {{layer: …, n: …}}}}, got {arguments!r}"
             )
         return _at(at, repeat, from_spec(arguments["layer"], f"{at}.repeat"), arguments["n"])
+    if isinstance(name, str) and name.startswith("zoo."):
+        return _named(name, arguments, at)
     if name not in REGISTRY:
         raise ArchitectureError(f"{at}: unknown layer {name!r}" + _nearest(name, [*REGISTRY, *_COMBINATORS]))
-    if not isinstance(arguments, dict):
-        raise ArchitectureError(
-            f"{at}: the arguments of {name} are written {{argument: value}}, got {arguments!r}"
-        )
+    _mapping(name, arguments, at)
     fields = {field.name: field for field in dataclasses.fields(REGISTRY[name])}  # type: ignore[arg-type]
     for argument in arguments:
         if argument not in fields:
@@ -92,6 +92,24 @@ def _build(name: Any, arguments: Any, at: str) -> Layer:
     if missing:
         raise ArchitectureError(f"{at}: {name} needs {', '.join(missing)}")
     return _at(at, REGISTRY[name], **{key: _frozen(value) for key, value in arguments.items()})
+
+
+def _named(name: str, arguments: Any, at: str) -> Layer:
+    """An architecture of `ntk.zoo`, written out."""
+    from ntk.zoo import ARCHITECTURES
+
+    valid = {f"zoo.{known}": make for known, make in ARCHITECTURES.items()}
+    if name not in valid:
+        raise ArchitectureError(f"{at}: unknown architecture {name!r}" + _nearest(name, list(valid)))
+    _mapping(name, arguments, at)
+    return _at(at, valid[name], **{key: _frozen(value) for key, value in arguments.items()})
+
+
+def _mapping(name: str, arguments: Any, at: str) -> None:
+    if not isinstance(arguments, dict) or not all(isinstance(key, str) for key in arguments):
+        raise ArchitectureError(
+            f"{at}: the arguments of {name} are written {{argument: value}}, got {arguments!r}"
+        )
 
 
 def _at(at: str, make: Any, *args: Any, **kwargs: Any) -> Layer:

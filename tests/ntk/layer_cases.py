@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 
 from ntk import stax
 from ntk.stax import Dense, FanOut, Identity, Layer, Relu, parallel, serial
@@ -17,7 +18,8 @@ CHANNELS = 48
 @dataclass
 class Case:
     """tolerance: of the sampled kernels, relative to the largest entry. writable: whether the network has a
-    specification. extra: further arguments of apply_fn."""
+    specification. extra: further arguments of apply_fn. whole: whether the kernel is that of whole batches,
+    by kernel_fn. exact: the kernels by name as a function of (x1, x2), where the infinite width is refused."""
 
     network: Layer
     inputs: str = "vector"
@@ -25,6 +27,8 @@ class Case:
     samples: int = 64
     writable: bool = True
     extra: Callable[[Any], dict] | None = None
+    whole: bool = False
+    exact: Callable[[Any, Any], dict] | None = None
 
 
 def between(*layers: Layer, width: int = WIDTH, **kwargs: Any) -> Case:
@@ -41,6 +45,26 @@ def image(*layers: Layer, **kwargs: Any) -> Case:
         inputs="image",
         **kwargs,
     )
+
+
+def maxima_of_two(x1: Any, x2: Any) -> dict:
+    """The kernels of Conv(filter 1) → MaxPool(2) → Flatten → Dense on sequences: max(a, b) = s + |d| with s, d half the
+    sum and difference, of which s and |d| are uncorrelated."""
+
+    def moments(x: Any, y: Any) -> tuple[Any, Any]:
+        k = 1.4**2 * np.einsum("ipc,jqc->ijpq", x, y) / x.shape[-1] + 0.3**2
+        k = k[:, :, :4, :4].reshape(len(x), len(y), 2, 2, 2, 2)  # (i, j, window, a or b, window, a or b)
+        signs = np.array([1.0, -1.0])
+        s = np.einsum("ijwawb->ijw", k) / 4
+        return s, np.einsum("ijwawb,a,b->ijw", k, signs, signs) / 4
+
+    s, d = moments(x1, x2)
+    own1, own2 = (np.einsum("iiw->iw", moments(x, x)[1]) for x in (x1, x2))
+    scale = np.sqrt(own1[:, None] * own2)
+    cos = np.clip(d / scale, -1, 1)
+    absolute = 2 / np.pi * scale * (np.sqrt(1 - cos**2) + cos * np.arcsin(cos))
+    nngp = np.mean(s + absolute, axis=-1)
+    return {"nngp": nngp, "ntk": nngp + np.mean(s + 2 / np.pi * np.arcsin(cos) * d, axis=-1)}
 
 
 CASES: dict[str, list[Case]] = {
@@ -116,6 +140,7 @@ CASES: dict[str, list[Case]] = {
         )
     ],
     "LayerNorm": [between(stax.LayerNorm(), Relu())],
+    "BatchNorm": [between(Relu(), stax.BatchNorm(), whole=True)],
     "Dropout": [between(Relu(), stax.Dropout(0.7, "test"))],
     "Conv": [
         image(stax.Conv(CHANNELS, (3, 2), padding="SAME", b_std=0.2), stax.Relu(), stax.Flatten()),
@@ -150,6 +175,18 @@ CASES: dict[str, list[Case]] = {
         image(Relu(), stax.AvgPool((3, 2), padding="CIRCULAR"), stax.Flatten()),
     ],
     "SumPool": [image(Relu(), stax.SumPool((2, 3), (2, 1), "SAME"), stax.Flatten())],
+    "MaxPool": [
+        Case(
+            serial(
+                stax.Conv(CHANNELS, (1,), W_std=1.4, b_std=0.3),
+                stax.MaxPool((2,), (2,)),
+                stax.Flatten(),
+                Dense(16),
+            ),
+            inputs="sequence",
+            exact=maxima_of_two,
+        )
+    ],
     "GlobalAvgPool": [image(Relu(), stax.GlobalAvgPool())],
     "GlobalSumPool": [image(Relu(), stax.GlobalSumPool())],
     "Flatten": [image(Relu(), stax.Flatten()), between(stax.Flatten(), Relu())],
