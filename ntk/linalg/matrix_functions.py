@@ -33,6 +33,8 @@ from scipy.linalg import eigh_tridiagonal
 Product = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 
 _CHECK_EVERY = 5
+_CHECK_GROWTH = 8
+"""Bounds are computed every few steps, later every eighth of the steps done, since they take the cube of these."""
 
 
 def relaxation(rates: Any, time: Any) -> Any:
@@ -112,12 +114,17 @@ def gradient_flow(
     if not np.isfinite(columns).all():
         raise ValueError("y is not finite")
     space = _Lanczos(product, columns, min(max_products, len(columns)))
+    check = 0
     while True:
         space.step()
-        if space.full or space.exhausted or space.size % _CHECK_EVERY == 0:
-            flow = _evaluated(space, tau, lower, tolerance)
-            if flow.converged or space.full or space.exhausted:
-                return flow
+        last = space.full or space.exhausted
+        if last or space.size >= check:
+            check = space.size + max(_CHECK_EVERY, space.size // _CHECK_GROWTH)
+            known = _evaluated(space, tau, lower, tolerance)
+            if known.converged or last:
+                columns = np.matmul(known.weights.transpose(1, 0, 2), space.basis[:, : space.size])
+                coefficients = np.ascontiguousarray(columns.transpose(1, 2, 0))
+                return GradientFlow(coefficients, known.bounds, known.residuals, known.converged, space.size)
 
 
 class _Lanczos:
@@ -161,13 +168,20 @@ class _Lanczos:
         self.size = k + 1
 
 
-def _evaluated(space: _Lanczos, tau: NDArray[np.float64], lower: float, tolerance: float) -> GradientFlow:
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What the tridiagonal matrices say: weights (times, r, m) of the basis vectors, bounds and residuals."""
+
+    weights: NDArray[np.float64]
+    bounds: NDArray[np.float64]
+    residuals: NDArray[np.float64]
+    converged: bool
+
+
+def _evaluated(space: _Lanczos, tau: NDArray[np.float64], lower: float, tolerance: float) -> _Known:
     m, r, n = space.size, *space.basis.shape[::2]
-    coefficients, bounds, residuals = (
-        np.zeros((len(tau), n, r)),
-        np.zeros((len(tau), r)),
-        np.zeros((len(tau), r)),
-    )
+    all_weights = np.zeros((len(tau), r, m))
+    bounds, residuals = np.zeros((len(tau), r)), np.zeros((len(tau), r))
     converged = True
     for c in np.flatnonzero(space.norms):
         # A breakdown decouples what follows it, which is left out.
@@ -182,12 +196,12 @@ def _evaluated(space: _Lanczos, tau: NDArray[np.float64], lower: float, toleranc
                 converged = False
                 continue
             weights = first * relaxation(values, time)
-            coefficients[index, :, c] = (vectors @ weights) @ space.basis[c, :size]
+            all_weights[index, c, :size] = vectors @ weights
             residual = abs(float(last @ weights))
             simple = residual * float(relaxation(np.float64(lower), time)) if residual else 0.0
-            whole = (
-                np.inf if np.isinf(time) else abs(float(last @ (first * integrated_relaxation(values, time))))
-            )
+            whole = np.inf
+            if np.isfinite(time):
+                whole = abs(float(last @ (first * integrated_relaxation(values, time))))
             residuals[index, c], bounds[index, c] = residual, min(simple, whole)
             if np.isinf(time) and lower == 0:
                 converged &= residual <= tolerance * space.norms[c]
@@ -195,7 +209,7 @@ def _evaluated(space: _Lanczos, tau: NDArray[np.float64], lower: float, toleranc
                 known = np.finfo(np.float64).eps * values[-1] * float(relaxation(np.float64(lower), time))
                 length = float(np.linalg.norm(weights))
                 converged &= bounds[index, c] <= max(tolerance, 8 * known) * length
-    return GradientFlow(coefficients, bounds, residuals, bool(converged), m)
+    return _Known(all_weights, bounds, residuals, bool(converged))
 
 
 def _not_negative(values: NDArray[np.float64], n: int) -> NDArray[np.float64]:
