@@ -79,5 +79,18 @@ def kernels(
         report.show(results[names[0]], as_json)
 
 
+@app.command()
+def flow(
+    rows: Annotated[int, typer.Option(min=64, help="Rows of the matrix.")] = 4096,
+    training_time: Annotated[float, typer.Option("--time", min=0, help="Steps times learning rate.")] = 1e6,
+    repeats: Repeats = 1,
+    as_json: Json = False,
+) -> None:
+    """Predictions at a training time from a Krylov space, against all eigenpairs."""
+    from scripts.benchmarks.flow import measure
+
+    report.show(measure(rows, training_time, repeats), as_json)
+
+
 if __name__ == "__main__":
     app()
