@@ -46,8 +46,9 @@ class Phase:
     Attributes:
         name: ordered (χ₁ < 1), critical, or chaotic (χ₁ > 1).
         variance: q*, the pre-activation variance that depth leads to; 0 and infinity are possible.
-        chi: χ₁, the mean squared singular value of a layer's Jacobian at q*.
-        correlation: c*, the correlation that depth leads two different inputs to.
+        chi: χ₁, the mean squared singular value of a layer's Jacobian at q* (for infinity at the largest considered).
+        correlation: c*, the correlation that depth leads two different inputs to; NaN, as its depth, where variances
+            grow for ever.
         variance_depth, correlation_depth: ξ_q and ξ_c in layers: deviations from q* and c* shrink by e per ξ; infinity
             at criticality, 0 where one layer suffices.
     """
@@ -78,13 +79,15 @@ def phase(nonlinearity: Nonlinearity, W_std: float, b_std: float = 0.0, *, varia
     at = min(max(q, VARIANCES[0]), VARIANCES[1])
     here = moments(nonlinearity, np.array([at]), np.zeros(1))
     chi, stretch = w2 * float(here.slope[0]), w2 * float(here.growth[0])
+    name = "critical" if abs(chi - 1) <= EDGE else "ordered" if chi < 1 else "chaotic"
+    if math.isinf(q):
+        return Phase(name, q, chi, math.nan, _depth(stretch), math.nan)
     gap = 0.0
-    if chi > 1 + EDGE:
+    if name == "chaotic":
         gap = _fixed_gap(nonlinearity, w2, at)
         chi_there = w2 * float(moments(nonlinearity, np.array([at]), np.array([gap])).slope[0])
     else:
         chi_there = chi
-    name = "critical" if abs(chi - 1) <= EDGE else "ordered" if chi < 1 else "chaotic"
     return Phase(name, q, chi, 1.0 - gap, _depth(stretch), _depth(chi_there))
 
 
@@ -106,15 +109,18 @@ def critical_W_std(nonlinearity: Nonlinearity, b_std: float = 0.0) -> float:
         # Differences at rounding level are none: σ_b² of a rectifier is zero, not 1e-16 q.
         return np.where(np.abs(bias) <= 1e-13 * q, 0.0, bias) - b2
 
-    lowest = excess(np.geomspace(*VARIANCES, _POINTS))
-    if b2 == 0 and (lowest[0] >= 0 or abs(lowest[0]) <= 1e-6 * VARIANCES[0]):
-        q = VARIANCES[0]
+    lowest = float(excess(np.array(VARIANCES[:1]))[0])
+    q: float | None
+    if b2 == 0 and (lowest >= 0 or abs(lowest) <= 1e-6 * VARIANCES[0]):
+        # The edge is where the signal vanishes, if the derivative does not vanish with it.
+        near, far = moments(nonlinearity, VARIANCES[0] * np.array([1.0, 100.0]), np.zeros(2)).slope
+        q = VARIANCES[0] if abs(near - far) <= 1e-3 * near else None
     else:
         q = _crossing(lambda q: -excess(q), *VARIANCES)
-        if q is None:
-            raise ValueError(
-                f"{type(nonlinearity).__name__} has no critical point of finite variance with b_std = {b_std}"
-            )
+    if q is None:
+        raise ValueError(
+            f"{type(nonlinearity).__name__} has no critical point of finite variance with b_std = {b_std}"
+        )
     return 1 / math.sqrt(float(moments(nonlinearity, np.array([q]), np.zeros(1)).slope[0]))
 
 
@@ -203,7 +209,9 @@ def _crossing(
     """The first x in [low, high] at which f, sampled densely in log x, falls from above zero to zero or below."""
     for _ in range(_REFINEMENTS):
         x = np.geomspace(low, high, _POINTS)
-        signs = f(x) > 0
+        # Moments of functions that grow fast overflow at large variances.
+        with np.errstate(over="ignore", invalid="ignore"):
+            signs = f(x) > 0
         falls = np.flatnonzero(signs[:-1] & ~signs[1:])
         if not len(falls):
             return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ from sklearn.preprocessing import StandardScaler
 from ntk import predict, stax
 from pipeline.errors import GateError, InputError
 from pipeline.estimators import NTKClassifier, NTKGaussianProcess, NTKRegressor, in_directory
-from pipeline.estimators.problem import ARCHITECTURE
+from pipeline.estimators.problem import ARCHITECTURE, NEEDS
+from pipeline.plan.memory import dense_regression
 
 RNG = np.random.default_rng(0)
 X, X_NEW = RNG.standard_normal((60, 5)), RNG.standard_normal((11, 5))
@@ -149,6 +151,19 @@ def test_single_precision_is_near() -> None:
 def test_wrong_parameters_are_named(model: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
         model.fit(X, Y)
+
+
+@pytest.mark.parametrize("posterior", ["ntkgp", "ensemble"])
+def test_memory_is_as_planned(posterior: str) -> None:
+    n = 512
+    x, model = RNG.standard_normal((n, 5)), NTKGaussianProcess(posterior=posterior)
+    model.fit(x, x)  # compiles
+    tracemalloc.start()
+    model.fit(x, x)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    planned = dict(dense_regression(n, len(NEEDS[posterior])).parts)
+    assert peak <= planned["kernels"] + planned["factorisation"] + 2**20
 
 
 def test_singular_and_oversized_are_explained(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

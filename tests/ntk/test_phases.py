@@ -32,8 +32,10 @@ def test_rectifier_at_and_beyond_the_edge() -> None:
     assert critical_W_std(stax.Relu()) == pytest.approx(math.sqrt(2), rel=1e-12)
     edge = phase(stax.Relu(), math.sqrt(2), variance=3.0)
     assert (edge.name, edge.variance, edge.correlation_depth) == ("critical", 3.0, math.inf)
-    assert phase(stax.Relu(), 1.6).variance == math.inf
-    assert phase(stax.Relu(), 1.6).chi == pytest.approx(1.28)
+    beyond = phase(stax.Relu(), 1.6)
+    assert (
+        beyond.variance == math.inf and beyond.chi == pytest.approx(1.28) and math.isnan(beyond.correlation)
+    )
     with pytest.raises(ValueError, match="no critical point"):
         critical_W_std(stax.Relu(), 0.1)
     slope = 0.2
@@ -83,6 +85,15 @@ def test_the_recursion_is_that_of_the_network() -> None:
     first = 1.4**2 * x @ x.T / 2 + 0.3**2
     q, c = through(2, 1.4, 0.3, first[0, 0], first[0, 1] / first[0, 0])
     np.testing.assert_allclose(net.kernel_fn(x, None, "nngp"), [[q, q * c], [q * c, q]], rtol=1e-12)
+
+
+def test_edges_of_growing_functions() -> None:
+    """exp: E φ² = E φ'² = e^{2q}, so that σ_b² = q − 1 along the edge. x²: without bias the edge is nowhere."""
+    for b_std in (0.0, 0.5):
+        assert critical_W_std(stax.Exp(), b_std) == pytest.approx(math.exp(-1 - b_std**2), rel=1e-9)
+    assert phase(stax.Exp(), 3.0).variance == math.inf
+    with pytest.raises(ValueError, match="no critical point"):
+        critical_W_std(stax.Monomial(2))
 
 
 def test_odd_functions_without_bias_forget_everything() -> None:
