@@ -20,8 +20,8 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg.blas import get_blas_funcs
-from scipy.linalg.lapack import get_lapack_funcs
+
+from ntk.linalg import blas
 
 Tile = NDArray[np.floating]
 
@@ -62,18 +62,16 @@ def update(s: Tile, a: Tile, b: Tile | None = None) -> None:
     _require_in_place(s, a, a if b is None else b)
     view, s_transposed = _fortran(s)
     if b is None or b is a:
-        (syrk,) = get_blas_funcs(("syrk",), dtype=s.dtype)
         operand, a_transposed = _fortran(a)
         # BLAS: C ← C − op(X) op(X)ᵀ with op(X) = Aᵀ. The upper triangle of a C-ordered S is the lower one of
         # its view.
-        syrk(-1.0, operand, beta=1.0, c=view, trans=not a_transposed, lower=s_transposed, overwrite_c=True)
+        blas.syrk(operand, view, trans=not a_transposed, lower=s_transposed)
         return
-    (gemm,) = get_blas_funcs(("gemm",), dtype=s.dtype)
     # In Fortran order S −= AᵀB; on the view of a C-ordered S the same statement reads Sᵀ −= BᵀA.
     left, right = (b, a) if s_transposed else (a, b)
     x, x_transposed = _fortran(left)
     y, y_transposed = _fortran(right)
-    gemm(-1.0, x, y, beta=1.0, c=view, trans_a=not x_transposed, trans_b=y_transposed, overwrite_c=True)
+    blas.gemm(x, y, view, trans_a=not x_transposed, trans_b=y_transposed)
 
 
 def factor(s: Tile) -> Tile:
@@ -87,10 +85,9 @@ def factor(s: Tile) -> Tile:
         ValueError: as `update`.
     """
     _require_in_place(s, s)
-    (potrf,) = get_lapack_funcs(("potrf",), dtype=s.dtype)
     view, transposed = _fortran(s)
-    u, info = potrf(view, lower=transposed, clean=True, overwrite_a=True)
-    diagonal = np.diagonal(u)
+    info = blas.potrf(view, lower=transposed)
+    diagonal = np.diagonal(s)
     if info == 0:
         # LAPACKs differ in whether a NaN counts as "not positive"; here it always does.
         bad = np.flatnonzero(~np.isfinite(diagonal))
@@ -98,7 +95,9 @@ def factor(s: Tile) -> Tile:
     if info > 0:
         # LAPACK leaves the Schur complement that it could not take the root of in its place on the diagonal.
         raise NotPositiveDefinite(info - 1, float(diagonal[info - 1]))
-    return u.T if transposed else u
+    for row in range(1, len(s)):
+        s[row, :row] = 0
+    return s
 
 
 def solve_row(u: Tile, s: Tile) -> Tile:
@@ -114,6 +113,25 @@ def solve_row(u: Tile, s: Tile) -> Tile:
 def solve_column(u: Tile, s: Tile) -> Tile:
     """U^{-1} S in the memory of `s`: the step of back substitution. Arguments as in `solve_row`."""
     return _solve_triangular(u, s, transposed=False)
+
+
+class HostSteps:
+    """A tile of the factor in the making, in the memory of `s`, which is overwritten (see `ntk.linalg.tile_jax`)."""
+
+    def __init__(self, s: Tile):
+        self._s = s
+
+    def update(self, a: Tile, b: Tile | None = None) -> None:
+        """S ← S − AᵀB, or S − AᵀA."""
+        update(self._s, a, b)
+
+    def factor(self) -> Tile:
+        """U with S = UᵀU; raises as `factor`."""
+        return factor(self._s)
+
+    def solve_row(self, u: Tile) -> Tile:
+        """U^{-T} S."""
+        return solve_row(u, self._s)
 
 
 def log_determinant(u: Tile) -> float:
@@ -154,12 +172,11 @@ def cholesky(matrix: NDArray[np.floating], blocks: Sequence[slice]) -> NDArray[n
 
 def _solve_triangular(u: Tile, s: Tile, *, transposed: bool) -> Tile:
     _require_in_place(s, u)
-    (trsm,) = get_blas_funcs(("trsm",), dtype=s.dtype)
     triangle, u_transposed = _fortran(u)
     view, s_transposed = _fortran(s)
     # op(U) X = S; on the view of a C-ordered S this is Xᵀ op(U)ᵀ = Sᵀ, a solve from the right.
     flip = transposed ^ u_transposed ^ s_transposed
-    trsm(1.0, triangle, view, side=s_transposed, lower=u_transposed, trans_a=flip, overwrite_b=True)
+    blas.trsm(triangle, view, right=s_transposed, lower=u_transposed, trans=flip)
     return s
 
 

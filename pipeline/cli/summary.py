@@ -20,6 +20,11 @@ def summary_text(document: dict[str, Any]) -> str:
             f"leave-one-out {name[4:]} {chosen[name]:.4g}" for name in chosen if name.startswith("loo_")
         )
         lines.append(f"solve     ridge {chosen['ridge']:g} of {len(solve['ridges'])}: {figures}")
+        lines += [
+            f"          ridge {entry['ridge']:g} was factored in float64: {entry['fallback']}"
+            for entry in solve["ridges"]
+            if "fallback" in entry
+        ]
     if predict := document.get("predict"):
         figures = ", ".join(
             f"test {name} {predict[name]:.4g}" for name in ("accuracy", "rmse", "r2") if name in predict

@@ -158,6 +158,10 @@ class SolveConfig(Model):
         1e-2,
     )
     """Ridge values relative to the mean diagonal of the Gram matrix."""
+    factor: Literal["float64", "float32", "auto"] = "float64"
+    """Arithmetic of the Cholesky factor. `float32`: about half the time; coefficients are refined to float64 accuracy,
+    leave-one-out errors are good to three digits, and where that fails the factor is made again in float64, with the
+    reason in the metrics. `auto`: float32 for the ridges at which it is sure to do."""
     kernel: Kernel | Literal["auto"] = "auto"
     """Which stored kernel is regressed with; `auto`: ntk when it is stored."""
     select: Literal["loo", "held_out"] = "loo"

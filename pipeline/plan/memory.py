@@ -82,37 +82,37 @@ def gram_task(
 
 
 def cholesky_task(tile: int, *, itemsize: int = 8, process: int = PROCESS) -> Need:
-    """One tile of the factor, 5·b²·item: the accumulated tile, its two operands, their product, and the file
-    bytes of the operand being read (later, of the result being encoded)."""
+    """One tile of the factor, 8·b²·item: the tile and the Gram tile it starts from, the pages of two pairs of operands,
+    and the tile before, which is being written, with its encoded copy."""
     block = tile * tile * itemsize
     return Need((
         ("process", process),
-        ("tile and operands", 3 * block),
-        ("product", block),
-        ("block being read or written", block),
+        ("tile and Gram tile", 2 * block),
+        ("operands", 4 * block),
+        ("block being written", 2 * block),
     ))  # fmt: skip
 
 
 def substitution_task(n: int, columns: int, tile: int, *, itemsize: int = 8, process: int = PROCESS) -> Need:
-    """Uᵀ U α = Y by block substitution: one tile and its file bytes, 2·b²·item, beside right-hand side,
-    solution and one temporary, 3·n·columns·item."""
+    """(K + λI) α = Y: three tiles being read, two of them converted, beside nine sets of n·(columns + 8) numbers, the
+    vectors of the refinement: eight columns probe the factor or the diagonal of its inverse."""
     return Need((
         ("process", process),
-        ("tile being read", 2 * tile * tile * itemsize),
-        ("right-hand sides", 3 * n * columns * itemsize),
+        ("tiles being read", 3 * tile * tile * itemsize),
+        ("right-hand sides", 9 * n * (columns + 8) * itemsize),
     ))  # fmt: skip
 
 
 def inverse_diagonal_task(
     n: int, tile: int, *, width: int | None = None, itemsize: int = 8, process: int = PROCESS
 ) -> Need:
-    """diag A⁻¹ of one block: n·w·item for Y (w columns at a time, the whole block by default), one tile with
-    its file bytes, 2·b²·item, and two b×w temporaries."""
+    """diag A⁻¹ of one block: n·w·item for Y (w columns at a time, the whole block by default), the corner tile and the
+    one being read, 2·b²·item, and two b×w temporaries."""
     width = tile if width is None else width
     return Need((
         ("process", process),
         ("columns of the inverse factor", n * width * itemsize),
-        ("tile being read", 2 * tile * tile * itemsize),
+        ("tiles being read", 2 * tile * tile * itemsize),
         ("temporaries", 2 * tile * width * itemsize),
     ))  # fmt: skip
 

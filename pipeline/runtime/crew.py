@@ -77,7 +77,8 @@ class LocalCrew:
         options = {
             "scheduler_ip": self._scheduler.address,
             "name": name,
-            "nthreads": 1,
+            # One computes, the other stores what was computed before (see ``worker_side``).
+            "nthreads": 2,
             "host": LOOPBACK,
             "dashboard": False,
             "dashboard_address": f"{LOOPBACK}:0",

@@ -1,9 +1,10 @@
 """What an executor is, and the one way in which all of them run a task.
 
 An executor is opened once for a whole run and bound to the work of each stage in turn: ``work(task)`` stores
-what it computes and returns records. Nothing that a task raises crosses a process boundary as a live
-exception: ``run_task`` turns it into an ``Outcome``, so that a message, a hint and a traceback arrive whole
-whichever executor ran it.
+what it computes and returns records, or, when its arithmetic is done, a function that stores and returns records: a
+worker computes one task at a time, and what the last one left to store is stored meanwhile. Nothing that a task
+raises crosses a process boundary as a live exception: ``run_task`` turns it into an ``Outcome``, so that a message,
+a hint and a traceback arrive whole whichever executor ran it.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from pipeline.plan.tasks import Record, Task
 
 # A small picklable value, best a frozen dataclass with a ``__call__``. It is unpickled once per worker
 # process and stage, so what it caches on itself lives as long as the stage does.
-Work = Callable[[Task], list[Record]]
+Work = Callable[[Task], list[Record] | Callable[[], list[Record]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,19 +94,38 @@ class Executor(Protocol):
 
 def run_task(work: Work, task: Task) -> Outcome:
     """Runs ``work(task)`` in this process; never raises an ``Exception``."""
+    return compute_task(work, task)()
+
+
+def compute_task(work: Work, task: Task) -> Callable[[], Outcome]:
+    """The arithmetic of ``work(task)``. The function returned stores what is left to store; neither raises an
+    ``Exception``."""
     began = time.perf_counter()
     try:
-        records = work(task)
-        return Outcome(task.key, records, seconds=time.perf_counter() - began, worker=worker_name())
+        result = work(task)
     except (Exception, SystemExit) as error:
-        return Outcome(
-            task.key,
-            error=describe(error),
-            traceback="".join(traceback.format_exception(error)),
-            exception=_portable(error),
-            seconds=time.perf_counter() - began,
-            worker=worker_name(),
-        )
+        failure = _failure(task, error, began)
+        return lambda: failure
+
+    def store() -> Outcome:
+        try:
+            records = result() if callable(result) else result
+        except (Exception, SystemExit) as error:
+            return _failure(task, error, began)
+        return Outcome(task.key, records, seconds=time.perf_counter() - began, worker=worker_name())
+
+    return store
+
+
+def _failure(task: Task, error: BaseException, began: float) -> Outcome:
+    return Outcome(
+        task.key,
+        error=describe(error),
+        traceback="".join(traceback.format_exception(error)),
+        exception=_portable(error),
+        seconds=time.perf_counter() - began,
+        worker=worker_name(),
+    )
 
 
 def describe(error: BaseException) -> str:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import pickle
+import threading
 import time
+from collections.abc import Callable
+from functools import partial
 
 from pipeline.plan.tasks import Task
-from pipeline.runtime.executor import Outcome, Work, describe, run_task, worker_name
+from pipeline.runtime.executor import Outcome, Work, compute_task, describe, worker_name
 
 # The work of the stage this process is in, unpickled once: (topic, generation) and the work.
 _bound: tuple[tuple[str, int], Work] | None = None
 # Tasks of this generation and older ones are not begun any more.
 _refused = 0
+# A worker has two threads; the one whose turn it is computes, the other stores what it computed before.
+_turn = threading.Lock()
 # Outcomes wait this long for others to travel with.
 _REPORT_SECONDS = 0.02
 # Much longer than a worker takes to send what it has to say (2 ms), also on a machine that is busy.
@@ -50,24 +55,29 @@ def run_and_report(data: bytes, *, blob: bytes, topic: str, generation: int) -> 
         reported = time.monotonic()
 
     for number, task, suspect in bundle:
-        if suspect:
-            report(begun=number)
-            time.sleep(_SUSPECT_SECONDS)
-        outcomes.append((number, _run(task, blob, topic, generation)))
+        announce = partial(report, number) if suspect else None
+        outcomes.append((number, _run(task, blob, (topic, generation), announce)))
         if time.monotonic() - reported > _REPORT_SECONDS:
             report()
     if outcomes:
         report()
 
 
-def _run(task: Task, blob: bytes, topic: str, generation: int) -> Outcome:
-    if generation <= _refused:
-        return Outcome(task.key, error="it was not begun", transient=True, charged=False)
-    try:
-        work = _work(blob, (topic, generation))
-    except Exception as error:
-        return Outcome(task.key, error=f"the work cannot be loaded: {describe(error)}", worker=worker_name())
-    return run_task(work, task)
+def _run(task: Task, blob: bytes, stage: tuple[str, int], announce: Callable[[], None] | None) -> Outcome:
+    with _turn:
+        if stage[1] <= _refused:
+            return Outcome(task.key, error="it was not begun", transient=True, charged=False)
+        if announce is not None:
+            announce()
+            time.sleep(_SUSPECT_SECONDS)
+        try:
+            work = _work(blob, stage)
+        except Exception as error:
+            return Outcome(
+                task.key, error=f"the work cannot be loaded: {describe(error)}", worker=worker_name()
+            )
+        store = compute_task(work, task)
+    return store()
 
 
 def _work(blob: bytes, stage: tuple[str, int]) -> Work:

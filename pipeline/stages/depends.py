@@ -40,6 +40,7 @@ def depends(config: RunConfig, identity: Depends, prints: dict[str, str]) -> dic
         | {
             "solve.kernel": config.solve_kernel,
             "solve.method": config.solve.method,
+            "solve.factor": config.solve.factor,
             "solve.ridge": json.dumps(config.solve.ridge),
         }
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from pipeline.plan.tiles import TileGrid
 from pipeline.runtime.cluster import LocalSettings, SerialSettings, open_executor
 from pipeline.runtime.drive import drive
 from pipeline.runtime.events import Event, Summary, TaskDone
+from pipeline.runtime.executor import Work
 from pipeline.stages import rundir
 from pipeline.stages.depends import Depends, depends, fingerprint
 from pipeline.stages.kernels import KernelSpec
@@ -105,13 +106,15 @@ class Session:
         fingerprint: str,
         dtype: str = "float64",
         compression: Compression = "none",
+        attributes: Mapping[str, Any] | None = None,
     ) -> None:
         """An array in the store: kept when it is of the same spec and fingerprint, else made new and its records
         void."""
         self.lease.check()
         self.store.create(
-            name, shape, chunks, dtype, compression=compression, fingerprint=fingerprint, writer=self.writer
-        )
+            name, shape, chunks, dtype, compression=compression, fingerprint=fingerprint, attributes=attributes,
+            writer=self.writer,
+        )  # fmt: skip
         self.journal.refresh()
 
     def remove(self, name: str) -> None:
@@ -141,7 +144,7 @@ class Session:
     def run(
         self,
         tasks: Sequence[Task],
-        work: Callable[[Task], list[Record]],
+        work: Work,
         label: str,
         *,
         after: Callable[[], None] | None = None,

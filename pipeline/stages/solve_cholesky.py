@@ -1,8 +1,12 @@
-"""Solving (K + λI) A = Y by a blocked Cholesky factorisation on the stored tiles, for every ridge.
+"""Solving (K + λI) A = Y directly, by a blocked Cholesky factorisation on the stored tiles, for every ridge.
 
-For each ridge: factor tiles → one substitution → leave-one-out diagonal → gates. A factor is
-removed once everything that needs it is recorded, so that only the factors at work take disk space; the one of the
-chosen ridge is not kept either: it is recomputed in the time it took, and predictions need only A.
+For each ridge: factor tiles → one substitution → leave-one-out diagonal → gates. A factor is removed once everything
+that needs it is recorded, so that only the factors at work take disk space; the one of the chosen ridge is not kept
+either: it is recomputed in the time it took, and predictions need only A.
+
+A float32 factor that cannot be used (a pivot that is not positive, a refinement that stalls, an inverse's diagonal that
+is too coarse) is given up for a float64 one, and the metrics say why. The reason is kept with the new factor, so that a
+run that was killed goes on with it.
 """
 
 from __future__ import annotations
@@ -15,199 +19,195 @@ from typing import Any
 
 import numpy as np
 
-from ntk.linalg import substitution, tile_cholesky
-from ntk.linalg.gates import factor_gate, solve_gate
 from ntk.linalg.operator import symmetric_product
 from ntk.linalg.smallest import smallest_eigenvalue, sufficient_ridge
 from pipeline.errors import GateError
-from pipeline.plan.cholesky import (
-    FACTOR_KIND,
-    INVERSE_KIND,
-    cholesky_tasks,
-    factor_reads,
-    inverse_diagonal_tasks,
-)
+from pipeline.plan.cholesky import cholesky_tasks, inverse_diagonal_tasks
 from pipeline.plan.gram import gram_array
-from pipeline.plan.tasks import Record, Task
-from pipeline.plan.tiles import TileGrid
+from pipeline.plan.tasks import Task
 from pipeline.stages import scores
+from pipeline.stages.cholesky_work import SUBSTITUTE_KIND, CholeskyWork, Factor, Unfit
 from pipeline.stages.regression import ALPHA, Regression, Solved
 from pipeline.stages.session import Session
-from pipeline.stages.worker import Stopwatch, opened, stored_record, targets
 
-SUBSTITUTE_KIND = "substitute"
 FEW_ROWS = 10_000
 """Up to this many rows λ_min is estimated from up to 200 products after a failure; beyond, from 40."""
 
+COARSE = 1e-3
+"""Largest relative error of the inverse's diagonal, as seen on some rows, with which a float32 factor is kept."""
 
-def factor_array(index: int) -> str:
-    """Name of the factor for the ridge of that index."""
-    return f"solution/factor-{index}"
-
-
-def inverse_array(index: int) -> str:
-    """Name of the diagonal of (K + λI)⁻¹ for the ridge of that index."""
-    return f"solution/inverse-diagonal-{index}"
-
-
-class Indefinite(GateError):
-    """A pivot was not positive; `message` is the ridge's index, the pivot and its value as text, for the stage."""
+WELL_CONDITIONED = 0.1
+"""`solve.factor: auto` takes float32 where ‖K + λI‖_F / λ, a bound of the condition number, times its unit is below."""
 
 
 @dataclass(frozen=True, slots=True)
-class SolveWork:
-    """One step of the factorisation or what follows from the factor; `shifts` holds λ for each ridge."""
+class Choice:
+    """The factor for one ridge, and why it is not the one that was asked for."""
 
-    directory: str
-    token: str
-    kernel: str
-    grid: TileGrid
-    shifts: tuple[float, ...]
-
-    def __call__(self, task: Task) -> list[Record]:
-        watch = Stopwatch()
-        step = {FACTOR_KIND: self.factor, SUBSTITUTE_KIND: self.substitute, INVERSE_KIND: self.inverse}[
-            task.kind
-        ]
-        block, note = step(task)
-        ((name, key),) = task.writes
-        return [stored_record(opened(self.directory, self.token), name, key, block, watch, task.key, note)]
-
-    def factor(self, task: Task) -> tuple[np.ndarray, dict[str, Any]]:
-        """Tile (i, j) of U: the shifted Gram tile less the products of the tiles above, then a solve or a root."""
-        array, i, j = task.args
-        store = opened(self.directory, self.token)
-        # A copy in float64: the steps work in place, and a float32 matrix is factored in float64.
-        s = np.array(store.read(gram_array(self.kernel), (i, j)), dtype=np.float64, order="C")
-        if i == j:
-            s[np.diag_indices_from(s)] += self.shifts[_index(array)]
-        above = factor_reads(i, j)
-        if i == j:
-            for tile in above:
-                tile_cholesky.update(s, store.read(array, tile))
-            try:
-                u = tile_cholesky.factor(s)
-            except tile_cholesky.NotPositiveDefinite as failure:
-                at = failure.within(self.grid.rows(i))
-                raise Indefinite(f"ridge {_index(array)}: pivot {at.pivot} is {at.value!r}") from None
-            return u, {}
-        for k in range(i):
-            tile_cholesky.update(s, store.read(array, (k, i)), store.read(array, (k, j)))
-        return tile_cholesky.solve_row(store.read(array, (i, i)), s), {}
-
-    def substitute(self, task: Task) -> tuple[np.ndarray, dict[str, Any]]:
-        """A = U⁻¹ U⁻ᵀ Y for all right-hand sides, and the gates on the factor and on the solution."""
-        index, frobenius = task.args
-        store, blocks, shift = opened(self.directory, self.token), self.blocks, self.shifts[index]
-        y = targets(self.directory, self.token, self.grid)
-
-        logs: dict[int, float] = {}
-
-        def factor_tile(i: int, j: int) -> np.ndarray:
-            tile = store.read(factor_array(index), (i, j))
-            if i == j:
-                logs[i] = tile_cholesky.log_determinant(tile)
-            return tile
-
-        def product(vectors: np.ndarray) -> np.ndarray:
-            tiles = ((key, store.read(gram_array(self.kernel), key)) for key in self.grid.upper())
-            return symmetric_product(tiles, blocks, vectors) + shift * vectors
-
-        alpha = substitution.solve(factor_tile, blocks, y)
-        factor = factor_gate(
-            product, lambda x: substitution.factor_product(factor_tile, blocks, x),
-            n=self.grid.n, frobenius=frobenius, dtype=np.float64,
-        )  # fmt: skip
-        solution = solve_gate(y - product(alpha), alpha, y, norm=frobenius, dtype=np.float64)
-        log_determinant = math.fsum(logs[block] for block in range(self.grid.blocks))
-        return alpha[None], {
-            "log_determinant": log_determinant,
-            "gates": {"factor": factor.to_dict(), "solution": solution.to_dict()},
-        }
-
-    def inverse(self, task: Task) -> tuple[np.ndarray, dict[str, Any]]:
-        """The diagonal of (K + λI)⁻¹ on one block."""
-        name, j = task.args
-        store, array = opened(self.directory, self.token), factor_array(_index(name))
-        return substitution.inverse_diagonal_block(lambda i, k: store.read(array, (i, k)), self.blocks, j), {}
+    factor: Factor
+    because: str = ""
 
     @property
-    def blocks(self) -> list[slice]:
-        return [self.grid.rows(block) for block in range(self.grid.blocks)]
-
-
-def _index(array: str) -> int:
-    return int(array.rsplit("-", 1)[1])
+    def note(self) -> dict[str, Any]:
+        return {"fallback": self.because} if self.because else {}
 
 
 def solve(session: Session, problem: Regression) -> list[Solved]:
     """Factor and solve for every ridge.
 
     Raises:
-        GateError: a factorisation met a pivot that is not positive (the message names it, an estimate of λ_min and
-            a sufficient ridge).
+        GateError: a float64 factorisation met a pivot that is not positive (the message names it, an estimate of λ_min
+            and a sufficient ridge).
         TasksFailed, Stopped: see there; a rerun resumes.
     """
-    count = len(problem.ridges)
-    tasks = [
-        task
-        for index, shift in enumerate(problem.shifts)
-        for task in _tasks(session, index, problem.norms.shifted(shift).frobenius)
-    ]
-    work = SolveWork(
+    choices = [_choice(session, problem, index) for index in range(len(problem.ridges))]
+    work = CholeskyWork(
         str(session.directory), session.fingerprint("solve"), problem.kernel, problem.grid, problem.shifts
     )
-    try:
-        session.run(tasks, work, "solve", after=lambda: _drop_factors(session, count))
-    except Indefinite as failure:
-        raise _explain(session, failure, problem) from None
-    _drop_factors(session, count)
-    return [_solved(session, index) for index in range(count)]
+    while True:
+        tasks = [task for choice in choices for task in _tasks(session, problem, choice)]
+        try:
+            session.run(tasks, work, "solve", after=lambda: _drop_factors(session, choices))
+        except Unfit as failure:
+            array, _, reason = failure.message.partition(":")
+            factor = Factor.of(array)
+            if factor.dtype == "float64":
+                raise _explain(session, factor, reason, problem) from None
+            choices[factor.index] = _in_float64(session, factor, reason)
+            continue
+        _drop_factors(session, choices)
+        coarse = [
+            choice.factor for choice in choices if (error := _inverse_error(session, choice.factor)) > COARSE
+        ]
+        if not coarse:
+            return [_solved(session, problem, choice) for choice in choices]
+        for factor in coarse:
+            error = _inverse_error(session, factor)
+            session.discard(ALPHA, [(factor.index, 0, 0)])
+            reason = f"the diagonal of the inverse is wrong by {error:.1e}"
+            choices[factor.index] = _in_float64(session, factor, reason)
 
 
-def _tasks(session: Session, index: int, frobenius: float) -> list[Task]:
+def _choice(session: Session, problem: Regression, index: int) -> Choice:
+    """As an earlier, killed run left it, else as configured."""
+    exact, coarse = Factor(index, "float64"), Factor(index, "float32")
+    record = session.journal.latest(ALPHA, (index, 0, 0))
+    if record is not None:
+        return Choice(
+            exact if record.note["factor"] == "float64" else coarse, record.note.get("fallback", "")
+        )
+    wanted = session.config.solve.factor
+    if session.store.exists(exact.array):
+        return Choice(exact, str(session.store.array(exact.array).attrs.get("fallback", "")))
+    if wanted == "auto":
+        shift = problem.shifts[index]
+        bound = problem.norms.shifted(shift).frobenius / shift if shift > 0 else math.inf
+        wanted = "float32" if bound * float(np.finfo(np.float32).eps) < WELL_CONDITIONED else "float64"
+    return Choice(coarse if wanted == "float32" else exact)
+
+
+def _in_float64(session: Session, coarse: Factor, reason: str) -> Choice:
+    """Give a float32 factor up."""
+    choice = Choice(Factor(coarse.index, "float64"), f"float32 would not do: {reason}")
+    _create(session, choice)
+    for array in (coarse.array, coarse.inverse):
+        if session.store.exists(array):
+            session.remove(array)
+    return choice
+
+
+def _create(session: Session, choice: Choice) -> None:
+    grid, factor, stage = session.grid, choice.factor, session.fingerprint("solve")
+    session.create(
+        factor.array, (grid.n, grid.n), (grid.tile, grid.tile), dtype=factor.dtype, fingerprint=stage,
+        attributes=choice.note,
+    )  # fmt: skip
+    session.create(factor.inverse, (grid.n,), (grid.tile,), fingerprint=stage)
+
+
+def _tasks(session: Session, problem: Regression, choice: Choice) -> list[Task]:
     """What is left to do for one ridge, in the order of its priorities after all ridges before it."""
-    if _complete(session, index):
+    factor, grid = choice.factor, session.grid
+    index = factor.index
+    if _complete(session, factor):
         return []
-    grid, array, inverse = session.grid, factor_array(index), inverse_array(index)
-    session.create(array, (grid.n, grid.n), (grid.tile, grid.tile), fingerprint=session.fingerprint("solve"))
-    session.create(inverse, (grid.n,), (grid.tile,), fingerprint=session.fingerprint("solve"))
-    session.adopt((array,))
-    done = session.journal.done((array, inverse, ALPHA))
-    factor = cholesky_tasks(grid.blocks, array, done, f"cholesky/{index}")
-    last = (factor[-1].key,) if factor else ()
-    after = list(inverse_diagonal_tasks(grid.blocks, inverse, done, f"inverse/{index}"))
+    _create(session, choice)
+    session.adopt((factor.array,))
+    done = session.journal.done((factor.array, factor.inverse, ALPHA))
+    tiles = cholesky_tasks(grid.blocks, factor.array, done, f"cholesky/{factor.name}")
+    last = (tiles[-1].key,) if tiles else ()
+    after = list(inverse_diagonal_tasks(grid.blocks, factor.inverse, done, f"inverse/{factor.name}"))
     if (ALPHA, (index, 0, 0)) not in done:
+        frobenius = problem.norms.shifted(problem.shifts[index]).frobenius
         writes = ((ALPHA, (index, 0, 0)),)
-        after.append(Task(f"substitute/{index}", SUBSTITUTE_KIND, (index, frobenius), writes=writes))
+        arguments = (factor.array, frobenius, choice.note)
+        after.insert(0, Task(f"substitute/{factor.name}", SUBSTITUTE_KIND, arguments, writes=writes))
     # Priorities of a factorisation lie within ±(blocks + 1)²; one ridge comes after the other.
     offset = 4 * index * (grid.blocks + 1) ** 2
-    return [dataclasses.replace(task, priority=task.priority + offset) for task in factor] + [
+    return [dataclasses.replace(task, priority=task.priority + offset) for task in tiles] + [
         dataclasses.replace(task, priority=task.priority + offset, deps=last) for task in after
     ]
 
 
-def _complete(session: Session, index: int) -> bool:
+def _complete(session: Session, factor: Factor) -> bool:
     """Whether everything that needs the factor of a ridge is recorded."""
-    solved = session.journal.latest(ALPHA, (index, 0, 0)) is not None
-    return solved and len(session.journal.records(inverse_array(index))) == session.grid.blocks
+    solved = session.journal.latest(ALPHA, (factor.index, 0, 0)) is not None
+    return solved and len(session.journal.records(factor.inverse)) == session.grid.blocks
 
 
-def _drop_factors(session: Session, count: int) -> None:
-    for index in range(count):
-        if session.store.exists(factor_array(index)) and _complete(session, index):
-            session.remove(factor_array(index))
+def _drop_factors(session: Session, choices: list[Choice]) -> None:
+    for choice in choices:
+        if session.store.exists(choice.factor.array) and _complete(session, choice.factor):
+            session.remove(choice.factor.array)
 
 
-def _explain(session: Session, failure: Indefinite, problem: Regression) -> GateError:
+def _inverse_diagonal(session: Session, factor: Factor) -> np.ndarray:
+    blocks = range(session.grid.blocks)
+    return np.concatenate([session.store.read(factor.inverse, (block,)) for block in blocks])
+
+
+def _inverse_error(session: Session, factor: Factor) -> float:
+    """Largest relative error of the inverse's diagonal on the rows where it is known better; 0 if on none."""
+    known = session.journal.records(ALPHA)[factor.index, 0, 0].note.get("inverse_diagonal")
+    if known is None:
+        return 0.0
+    values = np.array(known["values"])
+    return float(np.max(np.abs(_inverse_diagonal(session, factor)[known["rows"]] - values) / values))
+
+
+def _solved(session: Session, problem: Regression, choice: Choice) -> Solved:
+    """The figures of one ridge. With A⁻¹ = (K + λI)⁻¹ and c outputs, log p(Y) = −½ (Σ Yᵀα + c log det A + c n log 2π)
+    (Rasmussen & Williams 2006, eq. 2.30) and the effective degrees of freedom are n − λ tr A⁻¹."""
+    factor, y = choice.factor, session.targets
+    n, outputs = y.shape
+    alpha = session.store.read(ALPHA, (factor.index, 0, 0))[0]
+    inverse = _inverse_diagonal(session, factor)
+    note = session.journal.records(ALPHA)[factor.index, 0, 0].note
+    trace = math.fsum(inverse)
+    figures: dict[str, Any] = {
+        "factor": note["factor"],
+        "log_determinant": note["log_determinant"],
+        "log_marginal_likelihood": -0.5
+        * (float(np.vdot(y, alpha)) + outputs * (note["log_determinant"] + n * math.log(2 * math.pi))),
+        "degrees_of_freedom": n - problem.shifts[factor.index] * trace,
+        # ‖Y − KA‖² / (n c) over (tr(I − H) / n)²; λ cancels, so that it holds for λ = 0 too (Golub, Heath, Wahba 1979).
+        "gcv_rmse": float(np.linalg.norm(alpha)) / math.sqrt(n * outputs) / (trace / n),
+    }
+    figures |= {name: note[name] for name in ("refinement", "fallback") if name in note}
+    if factor.dtype == "float32":
+        figures["inverse_diagonal_error"] = _inverse_error(session, factor)
+    return Solved(note["gates"], figures, scores.leave_one_out(y, alpha, inverse))
+
+
+def _explain(session: Session, factor: Factor, reason: str, problem: Regression) -> GateError:
     """The failure of a factorisation in full: which pivot, how indefinite, which ridge would do."""
-    index, pivot, value = re.fullmatch(r"ridge (\d+): pivot (\d+) is (\S+)", failure.message).groups()  # type: ignore[union-attr]
-    shift, ridge = problem.shifts[int(index)], problem.ridges[int(index)]
+    pivot, value = re.fullmatch(r"pivot (\d+) is (\S+)", reason).groups()  # type: ignore[union-attr]
+    shift, ridge = problem.shifts[factor.index], problem.ridges[factor.index]
     kernel, grid, norms = problem.kernel, problem.grid, problem.norms
     blocks = [grid.rows(block) for block in range(grid.blocks)]
 
     def product(vector: np.ndarray) -> np.ndarray:
-        tiles = ((key, session.store.read(gram_array(kernel), key)) for key in grid.upper())
+        tiles = ((key, session.store.view(gram_array(kernel), key)) for key in grid.upper())
         return symmetric_product(tiles, blocks, vector)
 
     smallest = smallest_eigenvalue(
@@ -227,12 +227,3 @@ def _round_up(value: float) -> float:
         return float(np.finfo(np.float64).eps)
     unit = 10.0 ** (np.floor(np.log10(value)) - 1)
     return float(np.ceil(value / unit) * unit)
-
-
-def _solved(session: Session, index: int) -> Solved:
-    store, grid = session.store, session.grid
-    alpha = store.read(ALPHA, (index, 0, 0))[0]
-    inverse = np.concatenate([store.read(inverse_array(index), (block,)) for block in range(grid.blocks)])
-    note = session.journal.records(ALPHA)[index, 0, 0].note
-    left_out = scores.leave_one_out(session.targets, alpha, inverse)
-    return Solved(note["gates"], {"log_determinant": note["log_determinant"]}, left_out)

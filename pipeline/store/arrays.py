@@ -24,7 +24,7 @@ from pipeline.store.format import Compression, Spec, create_array, open_array
 from pipeline.store.journal import Journal
 from pipeline.store.layout import RunLayout
 from pipeline.store.local import DurableStore
-from pipeline.store.mapped import mapped_chunk
+from pipeline.store.mapped import ask_for, mapped_chunk
 from pipeline.store.writer import JournalWriter
 
 Key = tuple[int, ...]
@@ -209,6 +209,10 @@ class ArrayStore:
         if isinstance(found, TileFault):
             raise TileError.of(found, self.directory)
         return found
+
+    def expect(self, name: str, key: Key) -> None:
+        """Have the system read a chunk's file while the caller does something else; no more than a hint."""
+        ask_for(self._file(name, key))
 
     def read_recorded(self, record: Record) -> Block:
         """One chunk, read-only, as this record has it, whatever the journal says.

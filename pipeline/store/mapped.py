@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import mmap
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -39,3 +40,15 @@ def mapped_chunk(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np
         pages = mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ)
     pages.madvise(mmap.MADV_WILLNEED)
     return np.frombuffer(pages, dtype, math.prod(shape)).reshape(shape)
+
+
+def ask_for(path: Path) -> None:
+    """Have the system read a file into its cache, without waiting for it; of one that is not there nothing is said."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_WILLNEED)
+    finally:
+        os.close(descriptor)

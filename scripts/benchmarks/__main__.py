@@ -33,16 +33,19 @@ def gram(
 
 
 @app.command()
-def cholesky(
-    rows: Annotated[int, typer.Option(min=64, help="Rows of the matrix.")] = 8192,
-    memory: Annotated[str, typer.Option(help="Limit per worker.")] = "512 MB",
+def solve(
+    case: Annotated[str, typer.Argument(help="cholesky, refinement or kernel-ridge.")] = "cholesky",
+    rows: Annotated[int, typer.Option(min=64, help="Rows of the matrix.")] = 16384,
+    memory: Annotated[str, typer.Option(help="Limit per worker.")] = "1 GB",
     repeats: Repeats = 1,
     as_json: Json = False,
 ) -> None:
-    """The solve stage within a memory limit, against scipy.linalg.cho_factor in memory."""
-    from scripts.benchmarks.cholesky import measure
+    """The solve stage within a memory limit, against LAPACK, float64 and scikit-learn in memory."""
+    from scripts.benchmarks.solve_direct import CASES
 
-    report.show(measure(rows, memory, repeats), as_json)
+    if case not in CASES:
+        raise typer.BadParameter(f"{case}: one of {', '.join(CASES)}")
+    report.show(CASES[case](rows, memory, repeats), as_json)
 
 
 @app.command()

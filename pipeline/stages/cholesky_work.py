@@ -1,0 +1,228 @@
+"""The tasks of the direct method, as a worker does them: tiles of the factor, one substitution, the inverse's diagonal.
+
+Operands are the pages of their files (`ArrayStore.view`), checked against their digests as they are taken up and asked
+for one product before, so that arithmetic waits neither for the disk nor for a copy.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from ntk.linalg import substitution, tile_cholesky
+from ntk.linalg.gates import factor_gate, solve_gate
+from ntk.linalg.operator import symmetric_product
+from ntk.linalg.refinement import refine
+from pipeline.errors import GateError
+from pipeline.plan.cholesky import FACTOR_KIND, INVERSE_KIND, factor_reads
+from pipeline.plan.gram import gram_array
+from pipeline.plan.tasks import Record, Task
+from pipeline.plan.tiles import TileGrid
+from pipeline.stages.worker import Stopwatch, opened, stored_record, targets
+from pipeline.store.arrays import ArrayStore
+
+if TYPE_CHECKING:
+    from ntk.linalg.tile_jax import DeviceSteps
+
+SUBSTITUTE_KIND = "substitute"
+PROBED_ROWS = 8
+"""Entries of the inverse's diagonal that are computed to float64 accuracy beside a float32 factor, to judge it by."""
+
+Precision = Literal["float64", "float32"]
+
+
+@dataclass(frozen=True, slots=True)
+class Factor:
+    """The factor of K + λI for the ridge of an index, in a precision, and what is stored of it."""
+
+    index: int
+    dtype: Precision
+
+    @property
+    def name(self) -> str:
+        return f"{self.index}" if self.dtype == "float64" else f"{self.index}-{self.dtype}"
+
+    @property
+    def array(self) -> str:
+        """Name of U in the store."""
+        return f"solution/factor-{self.name}"
+
+    @property
+    def inverse(self) -> str:
+        """Name of the diagonal of (K + λI)⁻¹ in the store."""
+        return f"solution/inverse-diagonal-{self.name}"
+
+    @classmethod
+    def of(cls, array: str) -> Factor:
+        """The factor that an array of one of these names belongs to."""
+        index, _, dtype = array.partition("factor-" if "factor-" in array else "diagonal-")[2].partition("-")
+        return cls(int(index), "float32" if dtype else "float64")
+
+
+class Unfit(GateError):
+    """A factor cannot be used: `str.partition(":")` of the message gives the factor's array and the reason."""
+
+
+class Indefinite(Unfit):
+    """A pivot was not positive; the reason is ``pivot P is VALUE``."""
+
+
+class Stalled(Unfit):
+    """Refinement with a float32 factor did not reach float64 accuracy."""
+
+
+@functools.cache
+def tile_steps() -> Callable[[np.ndarray], tile_cholesky.HostSteps | DeviceSteps]:
+    """What computes a tile in this process: JAX where it has a GPU to itself, else LAPACK."""
+    if Path("/dev/nvidiactl").exists():
+        # Imported here alone: a worker without a GPU keeps its memory for tiles.
+        import jax
+
+        from ntk.linalg.tile_jax import DeviceSteps
+
+        if jax.default_backend() == "gpu":
+            return DeviceSteps
+    return tile_cholesky.HostSteps
+
+
+@dataclass(frozen=True, slots=True)
+class CholeskyWork:
+    """One step of the factorisation or what follows from the factor; `shifts` holds λ for each ridge."""
+
+    directory: str
+    token: str
+    kernel: str
+    grid: TileGrid
+    shifts: tuple[float, ...]
+
+    def __call__(self, task: Task) -> Callable[[], list[Record]]:
+        watch = Stopwatch()
+        steps = {FACTOR_KIND: self.factor, SUBSTITUTE_KIND: self.substitute, INVERSE_KIND: self.inverse}
+        block, note = steps[task.kind](task)
+        ((name, key),) = task.writes
+        return lambda: [stored_record(self.store, name, key, block, watch, task.key, note)]
+
+    def factor(self, task: Task) -> tuple[np.ndarray, dict[str, Any]]:
+        """Tile (i, j) of U: the shifted Gram tile less the products of the tiles above, then a solve or a root."""
+        array, i, j = task.args
+        factor, store = Factor.of(array), self.store
+        above = factor_reads(i, j)
+        for tile in above[:2]:
+            store.expect(array, tile)
+        s = np.array(store.view(gram_array(self.kernel), (i, j)), dtype=factor.dtype, order="C")
+        if i == j:
+            s[np.diag_indices_from(s)] += self.shifts[factor.index]
+
+        def operand(position: int) -> np.ndarray:
+            for tile in above[position + 2 : position + 3]:
+                store.expect(array, tile)
+            return store.view(array, above[position])
+
+        steps = tile_steps()(s)
+        for k in range(i):
+            if i == j:
+                steps.update(operand(k))
+            else:
+                steps.update(operand(2 * k), operand(2 * k + 1))
+        if i < j:
+            return steps.solve_row(operand(2 * i)), {}
+        try:
+            return steps.factor(), {}
+        except tile_cholesky.NotPositiveDefinite as failure:
+            at = failure.within(self.grid.rows(i))
+            raise Indefinite(f"{array}:pivot {at.pivot} is {at.value!r}") from None
+
+    def substitute(self, task: Task) -> tuple[np.ndarray, dict[str, Any]]:
+        """A = (K + λI)⁻¹ Y for all right-hand sides, and the gates on the factor and on the solution."""
+        array, frobenius, note = task.args
+        factor = Factor.of(array)
+        y = targets(self.directory, self.token, self.grid)
+        tile = self._reader(array)
+        logs = [tile_cholesky.log_determinant(tile(block, block)) for block in range(self.grid.blocks)]
+        note = note | {"factor": factor.dtype, "log_determinant": math.fsum(logs)}
+        step = self._solve if factor.dtype == "float64" else self._refine
+        alpha, found = step(factor, y, frobenius)
+        return alpha[None], note | found
+
+    def inverse(self, task: Task) -> tuple[np.ndarray, dict[str, Any]]:
+        """The diagonal of (K + λI)⁻¹ on one block."""
+        name, j = task.args
+        return substitution.inverse_diagonal_block(self._reader(Factor.of(name).array), self.blocks, j), {}
+
+    def _solve(self, factor: Factor, y: np.ndarray, frobenius: float) -> tuple[np.ndarray, dict[str, Any]]:
+        """Two substitutions with a float64 factor."""
+        tile, product = self._reader(factor.array), self._product(factor)
+        alpha = substitution.solve(tile, self.blocks, y)
+        backward = factor_gate(
+            product, lambda x: substitution.factor_product(tile, self.blocks, x),
+            n=self.grid.n, frobenius=frobenius, dtype=np.float64,
+        )  # fmt: skip
+        solution = solve_gate(y - product(alpha), alpha, y, norm=frobenius, dtype=np.float64)
+        return alpha, {"gates": {"factor": backward.to_dict(), "solution": solution.to_dict()}}
+
+    def _refine(self, factor: Factor, y: np.ndarray, frobenius: float) -> tuple[np.ndarray, dict[str, Any]]:
+        """Float64 refinement around a float32 factor; beside Y some unit columns, to judge the inverse's diagonal."""
+        tile = self._reader(factor.array)
+        n, outputs = y.shape
+        rows = np.unique(np.linspace(0, n - 1, PROBED_ROWS).astype(int))
+        rhs = np.zeros((n, outputs + len(rows)))
+        rhs[:, :outputs] = y
+        rhs[rows, outputs + np.arange(len(rows))] = 1.0
+
+        def precondition(residual: np.ndarray) -> np.ndarray:
+            # Residuals become smaller than float32 can tell from zero; what matters is their direction.
+            scale = np.max(np.abs(residual), axis=0)
+            scale[scale == 0] = 1.0
+            return substitution.solve(tile, self.blocks, (residual / scale).astype(np.float32)) * scale
+
+        refined = refine(self._product(factor), precondition, rhs, norm=frobenius)
+        if not refined.converged:
+            raise Stalled(
+                f"{factor.array}:refinement stopped at a backward error of {refined.error:.1e} after "
+                f"{refined.steps} steps"
+            )
+        alpha = np.ascontiguousarray(refined.solution[:, :outputs])
+        solution = solve_gate(refined.residual[:, :outputs], alpha, y, norm=frobenius, dtype=np.float64)
+        values = refined.solution[rows, outputs + np.arange(len(rows))]
+        return alpha, {
+            "gates": {"solution": solution.to_dict()},
+            "refinement": {"steps": refined.steps, "error": refined.error},
+            "inverse_diagonal": {"rows": rows.tolist(), "values": values.tolist()},
+        }
+
+    def _product(self, factor: Factor) -> Callable[[np.ndarray], np.ndarray]:
+        """X ↦ (K + λI) X in float64, one pass over the Gram tiles."""
+        shift, read = self.shifts[factor.index], self._reader(gram_array(self.kernel))
+
+        def product(vectors: np.ndarray) -> np.ndarray:
+            tiles = ((key, read(*key)) for key in self.grid.upper())
+            return symmetric_product(tiles, self.blocks, vectors) + shift * vectors
+
+        return product
+
+    def _reader(self, array: str) -> Callable[[int, int], np.ndarray]:
+        """Tiles of an array for a pass over its rows, up or down: the neighbours are asked for meanwhile."""
+        store, tiles = self.store, tuple(self.grid.upper())
+
+        def read(i: int, j: int) -> np.ndarray:
+            position = self.grid.index(i, j)
+            for neighbour in (position - 1, position + 1):
+                if 0 <= neighbour < len(tiles):
+                    store.expect(array, tiles[neighbour])
+            return store.view(array, (i, j))
+
+        return read
+
+    @property
+    def store(self) -> ArrayStore:
+        return opened(self.directory, self.token)
+
+    @property
+    def blocks(self) -> list[slice]:
+        return [self.grid.rows(block) for block in range(self.grid.blocks)]
