@@ -13,11 +13,11 @@ from __future__ import annotations
 import ctypes
 import functools
 from ctypes import byref
+from importlib import import_module
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import cython_blas, cython_lapack
 
 Array = NDArray[np.floating]
 
@@ -79,7 +79,7 @@ def potrf(a: Array, *, lower: bool) -> int:
 def _routine(name: str, dtype: np.dtype[Any]) -> tuple[Any, Any, Any]:
     """The routine for a dtype, and the ctypes of its integers and of its scalars."""
     letter, real = {"float32": ("s", ctypes.c_float), "float64": ("d", ctypes.c_double)}[dtype.name]
-    module = cython_lapack if name == "potrf" else cython_blas
+    module = import_module(f"scipy.linalg.cython_{'lapack' if name == 'potrf' else 'blas'}")
     capsule = vars(module)["__pyx_capi__"][letter + name]
     # The name of the capsule is the signature in C, as "void (char *, int *, …)".
     signature = _CAPSULE_NAME(capsule)

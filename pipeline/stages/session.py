@@ -171,7 +171,7 @@ class Session:
 
         return self._drive(tasks, work, on_records, on_event)
 
-    def collect(self, tasks: Sequence[Task], work: Callable[[Task], list[Record]]) -> list[Record]:
+    def collect(self, tasks: Sequence[Task], work: Work) -> list[Record]:
         """Run tasks that write scratch arrays; their records come back instead of going to the journal.
 
         A task that was lost with its worker and tried again may have returned its records twice.
@@ -183,7 +183,7 @@ class Session:
     def _drive(
         self,
         tasks: Sequence[Task],
-        work: Callable[[Task], list[Record]],
+        work: Work,
         on_records: Callable[[list[Record]], None],
         listener: Callable[[Event], None] | None,
     ) -> Summary:
