@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from ntk.errors import ArchitectureError
+from ntk.stax.attention import GlobalSelfAttention
 from ntk.stax.combinators import Parallel, Serial
-from ntk.stax.elementwise import Elementwise, Nonlinearity
+from ntk.stax.elementwise import Nonlinearity
+from ntk.stax.graph import Aggregate
 from ntk.stax.layer import Layer
 from ntk.stax.linear import Dense
 from ntk.stax.normalization import BatchNorm
@@ -20,11 +22,6 @@ def check_output(layer: Layer, after: Signals) -> None:
         )
     if after.clash:
         raise ArchitectureError(f"no infinite-width kernel: {after.clash}")
-    if any(isinstance(leaf, Elementwise) and leaf.nngp_fn is None for leaf in leaves(layer)):
-        raise ArchitectureError(
-            "Elementwise: nngp_fn is needed for the kernel. hint: ElementwiseNumerical integrates "
-            "numerically, ntk.monte_carlo_kernel_fn samples finite networks"
-        )
     _check_batches(layer)
     if after.spatial:
         raise ArchitectureError(
@@ -72,7 +69,15 @@ def check_weights(layer: Layer, names: tuple[str, ...]) -> None:
 
 def has_weights(layer: Layer) -> bool:
     """Whether any layer in `layer` has weights."""
-    return any(isinstance(leaf, (Dense, Conv, ConvLocal, ConvTranspose)) for leaf in leaves(layer))
+    return any(
+        isinstance(leaf, (Dense, Conv, ConvLocal, ConvTranspose, GlobalSelfAttention))
+        for leaf in leaves(layer)
+    )
+
+
+def takes_graphs(layer: Layer) -> bool:
+    """Whether any layer in `layer` works on a graph given beside each input."""
+    return any(isinstance(leaf, Aggregate) for leaf in leaves(layer))
 
 
 def leaves(layer: Layer) -> list[Layer]:

@@ -4,29 +4,49 @@ from __future__ import annotations
 
 import os
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 
 from ntk.analytic.admission import has_weights
-from ntk.analytic.tile import TileKernel, transpose_into
+from ntk.analytic.tile import Rows, TileKernel, transpose_into
+from ntk.errors import ArchitectureError
 from ntk.stax.layer import Layer
 
 _LARGEST = 1024
 
 
 def concrete_kernel(
-    layer: Layer, x1: np.ndarray, x2: np.ndarray | None, names: tuple[str, ...]
+    layer: Layer,
+    x1: np.ndarray,
+    x2: np.ndarray | None,
+    names: tuple[str, ...],
+    graphs: tuple[Any, Any] | None = None,
 ) -> dict[str, np.ndarray]:
-    """The kernels of x1 with x2 (None: with itself), (n1, n2), in the precision of the inputs, by name."""
+    """The kernels of x1 with x2 (None: with itself), (n1, n2), in the precision of the inputs, by name.
+
+    graphs: the patterns of Aggregate for x1 and x2, one graph for each row.
+    """
     other = x1 if x2 is None else x2
     if "ntk" in names and not has_weights(layer):
-        return {**concrete_kernel(layer, x1, x2, ("nngp",)), "ntk": np.zeros((len(x1), len(other)), x1.dtype)}
+        nngp = concrete_kernel(layer, x1, x2, ("nngp",), graphs)
+        return {**nngp, "ntk": np.zeros((len(x1), len(other)), x1.dtype)}
     tile = _tile(max(len(x1), len(other)))
     kernel = TileKernel(layer, x1.shape[1:], get=names, precision=x1.dtype.name, tile=tile)  # type: ignore[arg-type]
     values = {name: _aligned((len(x1), len(other)), x1.dtype) for name in names}
 
-    left = [kernel.load(x1[i : i + tile]) for i in range(0, len(x1), tile)]
-    right = left if x2 is None else [kernel.load(x2[j : j + tile]) for j in range(0, len(x2), tile)]
+    first, second = (None, None) if graphs is None else map(np.asarray, graphs)
+
+    def loaded(x: np.ndarray, pattern: np.ndarray | None) -> list[Rows]:
+        if pattern is not None and len(pattern) != len(x):
+            raise ArchitectureError(
+                f"pattern must have one graph for each of {len(x)} inputs, got {len(pattern)}"
+            )
+        parts = [slice(i, i + tile) for i in range(0, len(x), tile)]
+        return [kernel.load(x[part], None if pattern is None else pattern[part]) for part in parts]
+
+    left = loaded(x1, first)
+    right = left if x2 is None else loaded(x2, second)
 
     def fill(corner: tuple[int, int]) -> None:
         i, j = corner

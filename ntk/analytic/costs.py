@@ -10,10 +10,13 @@ from typing import Any, cast
 from ntk.analytic.admission import check_output, check_rows_alone, check_weights
 from ntk.analytic.requirements import needs_full
 from ntk.analytic.results import asked
+from ntk.stax.attention import GlobalSelfAttention
 from ntk.stax.combinators import Parallel, Serial
 from ntk.stax.elementwise import ElementwiseNumerical, Nonlinearity
+from ntk.stax.graph import Aggregate
 from ntk.stax.layer import Layer
 from ntk.stax.linear import Dense
+from ntk.stax.rearranging import DotGeneral, ImageResize
 from ntk.stax.signal import Signal, Signals, entry, trace
 from ntk.stax.spatial import AvgPool, Conv, ConvLocal, ConvTranspose, SumPool
 
@@ -72,7 +75,8 @@ def _walk(layer: Layer, signal: Signals, at: str, power: int) -> tuple[Signals, 
         return after, sum(part[1] for part in parts), sum(part[2] for part in parts)
     after = trace(layer, signal, at)
     elements = sum(prod(s.spatial) ** power for s in (after if isinstance(after, tuple) else (after,)))
-    return after, elements * work_per_element(layer), elements
+    before = signal if isinstance(signal, Signal) else signal[0]
+    return after, elements * (work_per_element(layer) + mixing_per_element(layer, before)), elements
 
 
 @singledispatch
@@ -88,3 +92,25 @@ for _kind in (AvgPool, SumPool):
     work_per_element.register(_kind, lambda layer: 4.0 * sum(layer.window_shape))
 work_per_element.register(Nonlinearity, lambda layer: _NONLINEARITY)
 work_per_element.register(ElementwiseNumerical, lambda layer: _NONLINEARITY * layer.deg**2)
+
+
+@singledispatch
+def mixing_per_element(layer: Any, before: Signal) -> float:
+    """Operations per element that grow with the number of positions which the layer mixes, NNGP and NTK together."""
+    return 0.0
+
+
+@mixing_per_element.register(GlobalSelfAttention)
+@mixing_per_element.register(Aggregate)
+def _(layer: Any, before: Signal) -> float:
+    return 8.0 * prod(before.spatial)
+
+
+@mixing_per_element.register(ImageResize)
+def _(layer: ImageResize, before: Signal) -> float:
+    return 8.0 * sum(before.spatial)
+
+
+@mixing_per_element.register(DotGeneral)
+def _(layer: DotGeneral, before: Signal) -> float:
+    return 8.0 * prod(before.shape[axis - 1] for axis in layer.contracted)

@@ -12,7 +12,7 @@ from jax import Array, lax
 from jax.core import Tracer
 
 from ntk.analytic import inputs
-from ntk.analytic.admission import check_output
+from ntk.analytic.admission import check_output, takes_graphs
 from ntk.analytic.batches import normalises_batches, over_batches
 from ntk.analytic.costs import cost
 from ntk.analytic.requirements import needs_full
@@ -38,17 +38,18 @@ def outer_kernel(
     x2: Array,
     names: tuple[str, ...],
     *,
+    graphs: tuple[Array, Array] | None = None,
     doubting: bool = False,
     blocked: bool = False,
 ) -> tuple[dict[str, Array], Array | None]:
-    """Kernels of all pairs and, if asked, the doubt (n1, n2) about them.
+    """Kernels of all pairs and, if asked, the doubt (n1, n2) about them. graphs: the patterns of Aggregate.
 
     `blocked`: take a few pairs of inputs with positions at a time, as the memory for their temporaries wants it.
     """
     if blocked and x1.ndim > 2:
-        return _spatial_blocks(layer, x1, x2, names, doubting)
+        return _spatial_blocks(layer, x1, x2, names, graphs, doubting)
     state = inputs.outer(x1, x2, full=needs_full(layer), wants_ntk="ntk" in names, doubting=doubting)
-    state = propagate(layer, state)
+    state = propagate(layer, replace(state, graphs=graphs))
     return read_out(state, names), state.doubt
 
 
@@ -57,22 +58,36 @@ _BLOCK_BYTES = 2**25
 
 
 def _spatial_blocks(
-    layer: Layer, x1: Array, x2: Array, names: tuple[str, ...], doubting: bool
+    layer: Layer,
+    x1: Array,
+    x2: Array,
+    names: tuple[str, ...],
+    graphs: tuple[Array, Array] | None,
+    doubting: bool,
 ) -> tuple[dict[str, Array], Array | None]:
     """`outer_kernel` in blocks of b1 × b2 pairs."""
     per_pair = cost(layer, x1.shape[1:], get=names).bytes_per_pair * x1.dtype.itemsize / 8
     most = max(1, int(_BLOCK_BYTES / per_pair))
     b2 = _divisor(x2.shape[0], min(most, 16))
     b1 = _divisor(x1.shape[0], max(1, most // b2))
-    blocks1, blocks2 = x1.reshape(-1, b1, *x1.shape[1:]), x2.reshape(-1, b2, *x2.shape[1:])
 
-    def rows(block1: Array) -> tuple[dict[str, Array], Array | None]:
-        return lax.map(lambda block2: outer_kernel(layer, block1, block2, names, doubting=doubting), blocks2)
+    def blocks(x: Array, graph: Array | None, size: int) -> tuple[Array, Array | None]:
+        return jax.tree.map(lambda a: a.reshape(-1, size, *a.shape[1:]), (x, graph))
+
+    graph1, graph2 = graphs or (None, None)
+    blocks2 = blocks(x2, graph2, b2)
+
+    def rows(first: tuple[Array, Any]) -> tuple[dict[str, Array], Array | None]:
+        def block(second: tuple[Array, Any]) -> tuple[dict[str, Array], Array | None]:
+            both = None if graphs is None else (first[1], second[1])
+            return outer_kernel(layer, first[0], second[0], names, graphs=both, doubting=doubting)
+
+        return lax.map(block, blocks2)
 
     def whole(k: Array) -> Array:  # (blocks of x1, blocks of x2, b1, b2)
         return jnp.swapaxes(k, 1, 2).reshape(x1.shape[0], x2.shape[0], *k.shape[4:])
 
-    return jax.tree.map(whole, lax.map(rows, blocks1))
+    return jax.tree.map(whole, lax.map(rows, blocks(x1, graph1, b1)))
 
 
 def _divisor(n: int, most: int) -> int:
@@ -81,15 +96,17 @@ def _divisor(n: int, most: int) -> int:
 
 
 def paired_kernel(
-    layer: Layer, x1: Array, x2: Array, names: tuple[str, ...], *, itself: bool = False
+    layer: Layer,
+    x1: Array,
+    x2: Array,
+    names: tuple[str, ...],
+    *,
+    graphs: tuple[Array, Array] | None = None,
+    itself: bool = False,
 ) -> dict[str, Array]:
     """Kernels of row i of x1 with row i of x2, (n,), exact also for equal, collinear and antipodal rows."""
-    return read_out(
-        propagate(
-            layer, inputs.paired(x1, x2, full=needs_full(layer), wants_ntk="ntk" in names, itself=itself)
-        ),
-        names,
-    )
+    state = inputs.paired(x1, x2, full=needs_full(layer), wants_ntk="ntk" in names, itself=itself)
+    return read_out(propagate(layer, replace(state, graphs=graphs)), names)
 
 
 def check_inputs(layer: Layer, x1: Any, x2: Any) -> None:
@@ -104,7 +121,7 @@ def check_inputs(layer: Layer, x1: Any, x2: Any) -> None:
 
 @dataclass(frozen=True)
 class KernelFn:
-    """``kernel_fn(x1, x2=None, get=None)`` of an architecture.
+    """``kernel_fn(x1, x2=None, get=None, pattern=None)`` of an architecture.
 
     x1: (n1, \\*spatial, channels); x2 likewise, or None for x1 with itself. get: "nngp" or "ntk" returns that array
     (n1, n2); a tuple of names returns `Kernels`, a named tuple in that order, and None both. float64 inputs give
@@ -113,16 +130,21 @@ class KernelFn:
     nearly parallel pairs; concrete ones are corrected as `TileKernel` does. The NTK of an architecture without weights
     is zero. With BatchNorm the batches are the rows of x1 and those of x2.
 
+    pattern: the graphs of x1 and of x2, (p1, p2), for architectures with `Aggregate`, which says their shape; those of
+    x1, p1 or (p1, p1), where x2 is None.
+
     Raises ArchitectureError for inputs that the architecture cannot take or after which positions are left, ValueError
     for a `get` that is empty or names another kernel or one twice.
     """
 
     layer: Layer
 
-    def __call__(self, x1: Any, x2: Any = None, get: Any = None) -> Any:
+    def __call__(self, x1: Any, x2: Any = None, get: Any = None, *, pattern: Any = None) -> Any:
         names = asked(get)
-        if isinstance(x1, Tracer) or isinstance(x2, Tracer):
-            return chosen(get, self._traced(jnp.asarray(x1), None if x2 is None else jnp.asarray(x2), names))
+        graphs = self._graphs(pattern, x2 is None)
+        if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((x1, x2, graphs))):
+            other = None if x2 is None else jnp.asarray(x2)
+            return chosen(get, self._traced(jnp.asarray(x1), other, names, graphs))
         from ntk.analytic.blocks import concrete_kernel
 
         x1, x2 = _floating(x1), None if x2 is None else _floating(x2)
@@ -135,28 +157,55 @@ class KernelFn:
             values = {name: np.asarray(value).astype(dtype) for name, value in kernels.items()}
         else:
             values = concrete_kernel(
-                self.layer, x1.astype(dtype), None if x2 is None else x2.astype(dtype), names
+                self.layer, x1.astype(dtype), None if x2 is None else x2.astype(dtype), names, graphs
             )
         if jax.dtypes.canonicalize_dtype(dtype) == dtype:
             # The arrays are this call's own: JAX may take them over, where it can, without a copy.
             values = {name: jax.device_put(value, may_alias=True) for name, value in values.items()}
         return chosen(get, values)
 
-    def _traced(self, x1: Array, x2: Array | None, names: tuple[str, ...]) -> dict[str, Array]:
+    def _graphs(self, pattern: Any, symmetric: bool) -> tuple[Any, Any] | None:
+        """The patterns of both sides. Raises ArchitectureError for one alone, or where nothing takes them."""
+        if pattern is None or (isinstance(pattern, (tuple, list)) and all(p is None for p in pattern)):
+            return None
+        if not takes_graphs(self.layer):
+            raise ArchitectureError("the architecture has no Aggregate to take a pattern")
+        if normalises_batches(self.layer):
+            raise ArchitectureError("no kernel of graphs with BatchNorm. hint: LayerNorm")
+        both = pattern if isinstance(pattern, (tuple, list)) else (pattern, pattern if symmetric else None)
+        if len(both) != 2 or both[0] is None or (both[1] is None and not symmetric):
+            raise ArchitectureError("pattern must be the graphs of x1 and of x2. hint: pattern=(p1, p2)")
+        first, second = both[0], both[0] if both[1] is None else both[1]
+        traced = isinstance(first, Tracer) or isinstance(second, Tracer)
+        if symmetric and second is not first and not traced and not np.array_equal(first, second):
+            raise ArchitectureError(
+                "pattern names two kinds of graphs for x1 alone. hint: pattern=p1, or give x2"
+            )
+        return first, second
+
+    def _traced(
+        self, x1: Array, x2: Array | None, names: tuple[str, ...], graphs: tuple[Any, Any] | None
+    ) -> dict[str, Array]:
         check_inputs(self.layer, x1, x2)
         if not jnp.issubdtype(x1.dtype, jnp.floating):
             x1 = x1.astype(float)
         if normalises_batches(self.layer):
             return over_batches(traced_kernel, self.layer, x1, x2, names)
-        return traced_kernel(self.layer, x1, x2, names)
+        return traced_kernel(self.layer, x1, x2, names, graphs)
 
 
-def traced_kernel(layer: Layer, x1: Array, x2: Array | None, names: tuple[str, ...]) -> dict[str, Array]:
+def traced_kernel(
+    layer: Layer,
+    x1: Array,
+    x2: Array | None,
+    names: tuple[str, ...],
+    graphs: tuple[Any, Any] | None = None,
+) -> dict[str, Array]:
     """The kernels of x1 with x2 (None: with itself, its diagonal exact), whose values are not known yet."""
-    values, _ = outer_kernel(layer, x1, x1 if x2 is None else x2, names)
+    values, _ = outer_kernel(layer, x1, x1 if x2 is None else x2, names, graphs=graphs)
     if x2 is not None:
         return values
-    exact = paired_kernel(layer, x1, x1, names, itself=True)
+    exact = paired_kernel(layer, x1, x1, names, graphs=graphs, itself=True)
     rows = jnp.arange(x1.shape[0])
     return {name: values[name].at[rows, rows].set(exact[name]) for name in names}
 

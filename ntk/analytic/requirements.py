@@ -5,8 +5,11 @@ from __future__ import annotations
 from functools import singledispatch
 from typing import Any
 
+from ntk.stax.attention import GlobalSelfAttention
 from ntk.stax.combinators import Parallel, Serial
+from ntk.stax.graph import Aggregate
 from ntk.stax.layer import Layer
+from ntk.stax.rearranging import DotGeneral, ImageResize
 from ntk.stax.spatial import AvgPool, Flatten, GlobalAvgPool, GlobalSumPool, SumPool
 
 
@@ -36,6 +39,9 @@ def _(layer: Parallel, wanted: bool) -> bool:
     return any(demand(branch, wanted) for branch in layer.layers)
 
 
-for _kind in (AvgPool, SumPool, GlobalAvgPool, GlobalSumPool):
+for _kind in (AvgPool, SumPool, GlobalAvgPool, GlobalSumPool, GlobalSelfAttention, Aggregate):
     demand.register(_kind, lambda layer, wanted: True)
 demand.register(Flatten, lambda layer, wanted: False)
+# The nearest position is a choice of one; so is a product that sums over no positions.
+demand.register(ImageResize, lambda layer, wanted: wanted or layer.method != "nearest")
+demand.register(DotGeneral, lambda layer, wanted: wanted or bool(layer.contracted))

@@ -1,10 +1,13 @@
 """All propagation rules, registered."""
 
 from ntk.analytic import (
+    rules_attention,
     rules_branching,
     rules_dense,
+    rules_graph,
     rules_normalization,
     rules_piecewise,
+    rules_rearranging,
     rules_smooth,
     rules_spatial,
 )
@@ -12,10 +15,13 @@ from ntk.analytic.propagate import propagate
 
 __all__ = [
     "propagate",
+    "rules_attention",
     "rules_branching",
     "rules_dense",
+    "rules_graph",
     "rules_normalization",
     "rules_piecewise",
+    "rules_rearranging",
     "rules_smooth",
     "rules_spatial",
 ]

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from ntk.analytic.inputs import with_diagonal
+from ntk.analytic.mixing import remade
 from ntk.analytic.nonlinearity import settled
 from ntk.analytic.propagate import propagate
 from ntk.analytic.rules_dense import affine
@@ -103,9 +104,7 @@ def everywhere(state: Covariance) -> Covariance:
 
 
 def _pooled(state: Covariance, pool: Any, shape: tuple[int, ...]) -> Covariance:
-    """The state after the linear map `pool` of positions. Residuals do not pass through a pooling pair by pair: they
-    are found anew by cancellation, exactly zero where the inputs were equal at every position."""
-    rank = len(state.spatial)
+    """The state after the linear map `pool` of positions."""
     after = replace(
         state,
         nngp=pool(state.nngp),
@@ -115,25 +114,7 @@ def _pooled(state: Covariance, pool: Any, shape: tuple[int, ...]) -> Covariance:
         shape=shape,
         full=len(shape) > 1,
     )
-    r = state.residual
-    if r is None:
-        return after
-    equal = jnp.all((diagonal(r.minus, rank) == 0) & (diagonal(r.delta, rank) == 0), axis=tuple(range(rank)))
-    equal = equal & (r.scale == 1)
-    # Equal inputs have one covariance, up to the order of summation.
-    after = replace(
-        after, nngp=jnp.where(equal, after.cov1, after.nngp), cov2=jnp.where(equal, after.cov1, after.cov2)
-    )
-    var1, var2 = after.variances()
-    return replace(
-        after,
-        residual=Residual(
-            jnp.ones_like(r.scale),
-            jnp.maximum(var1 + var2 - 2 * after.nngp, 0),
-            jnp.maximum(var1 + var2 + 2 * after.nngp, 0),
-            var1 - var2 + 0 * after.nngp,
-        ),
-    )
+    return remade(state, after)
 
 
 @propagate.register(AvgPool)

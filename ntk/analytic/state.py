@@ -53,7 +53,7 @@ class Residual:
 
 @partial(
     jax.tree_util.register_dataclass,
-    data_fields=["nngp", "ntk", "cov1", "cov2", "residual", "doubt"],
+    data_fields=["nngp", "ntk", "cov1", "cov2", "residual", "doubt", "graphs"],
     meta_fields=["shape", "full", "outer", "itself", "wants_ntk"],
 )
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,8 @@ class Covariance:
     residual: see `Residual`; paired mode only. doubt: per pair, the share of positions with a nearly singular angle
     (`ntk.analytic.dual.angle`), summed over the layers so far; for inputs without positions simply whether there was
     one; None when nobody asked. shape: (\\*spatial, channels) of the signal; full: the spatial layout. itself:
-    whether the pairs are each input with itself (it matters where a layer draws at random).
+    whether the pairs are each input with itself (it matters where a layer draws at random). graphs: the patterns of
+    Aggregate for x1 and x2, the rows first; None without.
     """
 
     nngp: Array
@@ -79,6 +80,7 @@ class Covariance:
     outer: bool
     itself: bool
     wants_ntk: bool
+    graphs: tuple[Array, Array] | None = None
 
     @property
     def spatial(self) -> tuple[int, ...]:

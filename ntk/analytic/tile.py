@@ -37,10 +37,16 @@ _STRIP = 8
 _PAIRS_BYTES = 2**27
 
 
+Side = tuple[np.ndarray, ...]
+DeviceSide = tuple[jax.Array, ...]
+"""What is known of some rows: (inputs,), or (inputs, graphs) for an architecture with Aggregate; rows first."""
+
+
 @lru_cache(maxsize=256)
 def _outer(layer: Layer, names: tuple[str, ...]) -> Any:
-    def run(x1: jax.Array, x2: jax.Array) -> dict[str, jax.Array]:
-        values, doubt = outer_kernel(layer, x1, x2, names, doubting=True, blocked=x1.ndim > 2)
+    def run(side1: DeviceSide, side2: DeviceSide) -> dict[str, jax.Array]:
+        x1, x2, graphs = _both(side1, side2)
+        values, doubt = outer_kernel(layer, x1, x2, names, graphs=graphs, doubting=True, blocked=x1.ndim > 2)
         assert doubt is not None
         hole = doubt if doubt.dtype == bool else doubt > _DOUBT_LIMIT
         return {name: jnp.where(hole, jnp.nan, value) for name, value in values.items()}
@@ -50,18 +56,31 @@ def _outer(layer: Layer, names: tuple[str, ...]) -> Any:
 
 @lru_cache(maxsize=256)
 def _paired(layer: Layer, names: tuple[str, ...], itself: bool) -> Any:
-    return jax.jit(lambda x1, x2: paired_kernel(layer, x1, x2, names, itself=itself))
+    def run(side1: DeviceSide, side2: DeviceSide) -> dict[str, jax.Array]:
+        x1, x2, graphs = _both(side1, side2)
+        return paired_kernel(layer, x1, x2, names, graphs=graphs, itself=itself)
+
+    return jax.jit(run)
+
+
+def _both(
+    side1: DeviceSide, side2: DeviceSide
+) -> tuple[jax.Array, jax.Array, tuple[jax.Array, jax.Array] | None]:
+    """The inputs of two sides and their graphs, if there are any."""
+    (x1, *graph1), (x2, *graph2) = side1, side2
+    return x1, x2, (graph1[0], graph2[0]) if graph1 else None
 
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Inputs of one tile, in memory and on the device, padded there to the tile; made by `TileKernel.load`."""
+    """Inputs of one tile and their graphs, in memory and on the device, padded there to the tile; made by
+    `TileKernel.load`."""
 
-    host: np.ndarray
-    device: jax.Array
+    host: Side
+    device: DeviceSide
 
     def __len__(self) -> int:
-        return len(self.host)
+        return len(self.host[0])
 
 
 class TileKernel:
@@ -98,14 +117,18 @@ class TileKernel:
         check_rows_alone(architecture)
         check_weights(architecture, self.names)
 
-    def load(self, x: np.ndarray) -> Rows:
+    def load(self, x: np.ndarray, graphs: np.ndarray | None = None) -> Rows:
         """x (n ≤ tile, \\*input_shape) for several tiles: checked, padded and put on the device once.
 
-        Raises ValueError for inputs of another shape or more rows than the tile.
+        graphs: the pattern of Aggregate, one graph for each row; the layer is the identity without. Raises ValueError
+        for inputs of another shape, more rows than the tile, or another number of graphs.
         """
         self._check(x)
+        if graphs is not None and len(graphs) != len(x):
+            raise ValueError(f"pattern must have one graph for each of {len(x)} rows, got {len(graphs)}")
+        side = (x,) if graphs is None else (x, graphs)
         with jax.enable_x64(True):
-            return Rows(x, _pad(x, self.tile, self.dtype))
+            return Rows(side, _padded(side, self.tile, self.dtype))
 
     def __call__(self, x1: np.ndarray | Rows, x2: np.ndarray | Rows | None = None) -> dict[str, np.ndarray]:
         """The kernels of x1 (n1 ≤ tile, \\*input_shape) with x2, or with itself when x2 is None.
@@ -123,7 +146,7 @@ class TileKernel:
             values = {name: value.copy() for name, value in values.items()}
             self._fill(values, holes, rows.host, columns.host)
         if x2 is None:
-            exact = self.diagonal(rows.host)
+            exact = self._diagonal(rows.host)
             for name, value in values.items():
                 np.fill_diagonal(value, exact[name])
                 _mirror(value)
@@ -132,38 +155,45 @@ class TileKernel:
     def diagonal(self, x: np.ndarray) -> dict[str, np.ndarray]:
         """The kernels of every row of x (n, \\*input_shape) with itself: arrays (n,), by name."""
         self._check(x, rows=False)
-        values = self._exact(x, x, np.arange(len(x)), np.arange(len(x)), itself=True)
+        return self._diagonal((x,))
+
+    def _diagonal(self, side: Side) -> dict[str, np.ndarray]:
+        rows = np.arange(len(side[0]))
+        values = self._exact(side, side, rows, rows, itself=True)
         return {name: value.astype(self.dtype) for name, value in values.items()}
 
-    def _fast(self, x1: jax.Array, x2: jax.Array, n1: int, n2: int) -> dict[str, np.ndarray]:
+    def _fast(self, side1: DeviceSide, side2: DeviceSide, n1: int, n2: int) -> dict[str, np.ndarray]:
         with jax.enable_x64(True):
-            values = _outer(self.architecture, self.names)(x1, x2)
+            values = _outer(self.architecture, self.names)(side1, side2)
         return {name: np.asarray(value)[:n1, :n2] for name, value in values.items()}
 
-    def _fill(self, values: dict[str, np.ndarray], holes: np.ndarray, x1: np.ndarray, x2: np.ndarray) -> None:
+    def _fill(self, values: dict[str, np.ndarray], holes: np.ndarray, side1: Side, side2: Side) -> None:
         if self.dtype == np.float32 and np.count_nonzero(holes) > _WHOLE_TILE * holes.size:
             with jax.enable_x64(True):
-                wide1, wide2 = _pad(x1, self.tile, np.float64), _pad(x2, self.tile, np.float64)
-            wide = self._fast(wide1, wide2, len(x1), len(x2))
+                wide1, wide2 = (_padded(side, self.tile, np.float64) for side in (side1, side2))
+            wide = self._fast(wide1, wide2, len(side1[0]), len(side2[0]))
             for name, value in values.items():
                 np.copyto(value, wide[name], where=holes, casting="same_kind")
             holes = holes & np.isnan(next(iter(wide.values())))
         rows, columns = np.nonzero(holes)
         if len(rows):
-            for name, exact in self._exact(x1, x2, rows, columns).items():
+            for name, exact in self._exact(side1, side2, rows, columns).items():
                 values[name][rows, columns] = exact
 
     def _exact(
-        self, x1: np.ndarray, x2: np.ndarray, rows: np.ndarray, columns: np.ndarray, itself: bool = False
+        self, side1: Side, side2: Side, rows: np.ndarray, columns: np.ndarray, itself: bool = False
     ) -> dict[str, np.ndarray]:
-        """float64 kernels of x1[rows[i]] with x2[columns[i]]."""
+        """float64 kernels of row rows[i] of one side with row columns[i] of the other."""
         run = _paired(self.architecture, self.names, itself)
         size = self._pairs(len(rows))
         parts: list[dict[str, np.ndarray]] = []
         with jax.enable_x64(True):
             for start in range(0, len(rows), size):
                 here = np.s_[start : start + size]
-                part = run(_pad(x1[rows[here]], size, np.float64), _pad(x2[columns[here]], size, np.float64))
+                picked1, picked2 = (
+                    tuple(a[index[here]] for a in side) for side, index in ((side1, rows), (side2, columns))
+                )
+                part = run(_padded(picked1, size, np.float64), _padded(picked2, size, np.float64))
                 count = len(rows[here])
                 parts.append({name: np.asarray(value)[:count] for name, value in part.items()})
         return {
@@ -184,6 +214,12 @@ class TileKernel:
             )
         if rows and len(x) > self.tile:
             raise ValueError(f"at most {self.tile} rows make a tile, got {len(x)}")
+
+
+def _padded(side: Side, rows: int, dtype: Any) -> DeviceSide:
+    """`_pad` of inputs in `dtype` and of graphs, those of integers as they are."""
+    x, *graphs = side
+    return (_pad(x, rows, dtype), *(_pad(g, rows, dtype if g.dtype.kind == "f" else g.dtype) for g in graphs))
 
 
 def _pad(x: np.ndarray, rows: int, dtype: Any) -> jax.Array:

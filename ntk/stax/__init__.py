@@ -4,7 +4,8 @@ init_fn, apply_fn, kernel_fn = stax.serial(stax.Dense(512, W_std=1.5, b_std=0.05
 """
 
 from ntk.errors import ArchitectureError
-from ntk.stax import spatial_signal  # noqa: F401 (registers the type check)
+from ntk.stax import position_signal, spatial_signal  # noqa: F401 (register the type check)
+from ntk.stax.attention import GlobalSelfAttention
 from ntk.stax.branching import FanInConcat, FanInProd, FanInSum, FanOut, Identity
 from ntk.stax.combinators import Parallel, Serial, parallel, repeat, serial
 from ntk.stax.elementwise import (
@@ -31,9 +32,11 @@ from ntk.stax.elementwise import (
     Sign,
     Sin,
 )
+from ntk.stax.graph import Aggregate
 from ntk.stax.layer import Layer
 from ntk.stax.linear import Dense
 from ntk.stax.normalization import BatchNorm, Dropout, LayerNorm
+from ntk.stax.rearranging import DotGeneral, ImageResize, Index, Slice
 from ntk.stax.spatial import (
     AvgPool,
     Conv,
@@ -50,6 +53,7 @@ from ntk.stax.spec import fingerprint, from_spec, to_spec
 __all__ = [
     "ABRelu",
     "Abs",
+    "Aggregate",
     "ArchitectureError",
     "AvgPool",
     "BatchNorm",
@@ -58,6 +62,7 @@ __all__ = [
     "ConvTranspose",
     "Cos",
     "Dense",
+    "DotGeneral",
     "Dropout",
     "Elementwise",
     "ElementwiseNumerical",
@@ -73,9 +78,12 @@ __all__ = [
     "Gaussian",
     "Gelu",
     "GlobalAvgPool",
+    "GlobalSelfAttention",
     "GlobalSumPool",
     "Hermite",
     "Identity",
+    "ImageResize",
+    "Index",
     "Layer",
     "LayerNorm",
     "LeakyRelu",
@@ -91,6 +99,7 @@ __all__ = [
     "Sigmoid_like",
     "Sign",
     "Sin",
+    "Slice",
     "SumPool",
     "fingerprint",
     "from_spec",

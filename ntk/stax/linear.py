@@ -13,12 +13,17 @@ Parameterization = Literal["ntk", "standard"]
 _LARGEST_STD = 1e154
 
 
-def check_weights(layer: Any) -> None:
-    """What Dense and the filters ask of their common arguments. Raises ArchitectureError naming the argument."""
-    for argument in ("W_std", "b_std"):
+def check_deviations(layer: Any, *arguments: str) -> None:
+    """Raise ArchitectureError, naming the argument, for a standard deviation that is negative or too large."""
+    for argument in arguments:
         value = getattr(layer, argument)
         if value is not None and not 0 <= value <= _LARGEST_STD:
             raise layer.wrong(argument, f"from 0 to {_LARGEST_STD}")
+
+
+def check_weights(layer: Any) -> None:
+    """What Dense and the filters ask of their common arguments. Raises ArchitectureError naming the argument."""
+    check_deviations(layer, "W_std", "b_std")
     if min(layer.s) < 1:
         raise layer.wrong("s", "two integers of at least 1")
 

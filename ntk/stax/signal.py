@@ -13,7 +13,7 @@ from typing import Any
 from ntk.errors import ArchitectureError
 from ntk.stax.branching import FanInConcat, FanInProd, FanInSum, FanOut, Identity
 from ntk.stax.combinators import Parallel, Serial
-from ntk.stax.elementwise import Nonlinearity
+from ntk.stax.elementwise import Elementwise, Nonlinearity
 from ntk.stax.layer import Layer
 from ntk.stax.linear import Dense
 from ntk.stax.normalization import BatchNorm, Dropout, LayerNorm
@@ -122,14 +122,17 @@ def _(layer: Dense, signal: Signals, at: str = "architecture") -> Signals:
 @trace.register
 def _(layer: Nonlinearity, signal: Signals, at: str = "architecture") -> Signals:
     signal = one(layer, signal, at)
-    clash = (
-        ""
-        if signal.gaussian
-        else (
+    clash = ""
+    if not signal.gaussian:
+        clash = (
             f"{name(layer, at)} needs a layer with weights, such as Dense or Conv, between it and the input or the "
             "nonlinearity before it"
         )
-    )
+    elif isinstance(layer, Elementwise) and layer.nngp_fn is None:
+        clash = (
+            f"{name(layer, at)}: nngp_fn is needed for the kernel. hint: ElementwiseNumerical integrates "
+            "numerically, ntk.monte_carlo_kernel_fn samples finite networks"
+        )
     return replace(signal, gaussian=False, clash=signal.clash or clash)
 
 

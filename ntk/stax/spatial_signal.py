@@ -23,7 +23,7 @@ from ntk.stax.spatial import (
 )
 
 
-def _positions(layer: Layer, signal: Signals, at: str, window: tuple[int, ...] | None) -> Signal:
+def positions(layer: Layer, signal: Signals, at: str, window: tuple[int, ...] | None = None) -> Signal:
     """`signal` where `layer` needs as many spatial axes as its window has sizes. Raises ArchitectureError."""
     signal = one(layer, signal, at)
     rank = len(signal.spatial)
@@ -53,7 +53,7 @@ def _out(layer: Layer, at: str, signal: Signal, sizes: tuple[int, ...]) -> tuple
 @trace.register(ConvLocal)
 @trace.register(ConvTranspose)
 def _(layer: Any, signal: Signals, at: str = "architecture") -> Signals:
-    signal = _positions(layer, signal, at, layer.filter_shape)
+    signal = positions(layer, signal, at, layer.filter_shape)
     if signal.channels % layer.s[0] and layer.parameterization == "standard":
         raise ArchitectureError(
             f"{name(layer, at)}: its input has {signal.channels} channels, not a multiple of "
@@ -73,7 +73,7 @@ def _(layer: Any, signal: Signals, at: str = "architecture") -> Signals:
 @trace.register(AvgPool)
 @trace.register(SumPool)
 def _(layer: Any, signal: Signals, at: str = "architecture") -> Signals:
-    signal = _positions(layer, signal, at, layer.window_shape)
+    signal = positions(layer, signal, at, layer.window_shape)
     geometry = axes(signal.spatial, layer.window_shape, layer.strides, layer.padding)
     return replace(signal, shape=(*_out(layer, at, signal, tuple(g.out for g in geometry)), signal.channels))
 
@@ -93,7 +93,7 @@ def _(layer: MaxPool, signal: Signals, at: str = "architecture") -> Signals:
 @trace.register(GlobalAvgPool)
 @trace.register(GlobalSumPool)
 def _(layer: Any, signal: Signals, at: str = "architecture") -> Signals:
-    signal = _positions(layer, signal, at, None)
+    signal = positions(layer, signal, at)
     return replace(signal, shape=(signal.channels,))
 
 

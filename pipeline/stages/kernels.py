@@ -73,11 +73,17 @@ def specify(
         _import(spec)
         return spec
     from ntk import analytic, stax
+    from ntk.analytic.admission import takes_graphs
     from ntk.errors import ArchitectureError
 
     try:
         layer = stax.from_spec(config.architecture)
         analytic.cost(layer, input_shape, get=config.get)  # also type-checks every layer against the inputs
+        if takes_graphs(layer):
+            raise InputError(
+                "kernel.architecture: Aggregate needs the graph of every input, which the data of a run do not hold",
+                hint="in Python: kernel_fn(x1, x2, pattern=(p1, p2)), or kernel.function with a kernel of your own",
+            )
     except ArchitectureError as error:
         raise InputError(f"kernel.architecture: {error}") from None
     except OverflowError as error:

@@ -67,6 +67,28 @@ def maxima_of_two(x1: Any, x2: Any) -> dict:
     return {"nngp": nngp, "ntk": nngp + np.mean(s + 2 / np.pi * np.arcsin(cos) * d, axis=-1)}
 
 
+def sequence(*layers: Layer) -> Case:
+    """`layers` after positions with a nonlinearity."""
+    return Case(
+        serial(Dense(WIDTH, W_std=0.8, b_std=0.3), Relu(), *layers, stax.Flatten(), Dense(16)),
+        inputs="sequence",
+    )
+
+
+def attention(*layers: Layer) -> Case:
+    """`layers` after positions of many channels, of which attention needs more than the inputs have."""
+    return Case(serial(Dense(64, W_std=0.8, b_std=0.3), *layers, Dense(16)), inputs="graph", samples=48)
+
+
+def graph(layer: Layer, patterns: Callable[[Any], Any]) -> Case:
+    """`layer` between two dense ones, on graphs of four vertices."""
+    return Case(
+        serial(Dense(WIDTH, W_std=0.8, b_std=0.3), layer, Relu(), stax.GlobalAvgPool(), Dense(16)),
+        inputs="graph",
+        extra=lambda rng: {"pattern": (patterns(rng), patterns(rng))},
+    )
+
+
 CASES: dict[str, list[Case]] = {
     "Dense": [
         between(Relu()),
@@ -190,4 +212,46 @@ CASES: dict[str, list[Case]] = {
     "GlobalAvgPool": [image(Relu(), stax.GlobalAvgPool())],
     "GlobalSumPool": [image(Relu(), stax.GlobalSumPool())],
     "Flatten": [image(Relu(), stax.Flatten()), between(stax.Flatten(), Relu())],
+    "GlobalSelfAttention": [
+        attention(
+            stax.GlobalSelfAttention(64, 64, 16, 16, True, 1.3, 1.1, 0.9, 1.2, 0.2), Relu(), stax.Flatten()
+        ),
+        attention(
+            stax.GlobalSelfAttention(
+                64, 64, 64, 32, False, 0.9, b_std=0.2, attention_mechanism="IDENTITY", pos_emb_type="SUM"
+            ),
+            stax.GlobalAvgPool(),
+        ),
+        attention(
+            stax.GlobalSelfAttention(
+                64,
+                64,
+                16,
+                16,
+                attention_mechanism="ABS",
+                pos_emb_type="CONCAT",
+                pos_emb_decay_fn="exp",
+                W_pos_emb_std=0.7,
+                val_pos_emb=True,
+            ),
+            stax.Flatten(),
+        ),
+    ],
+    "Aggregate": [
+        graph(stax.Aggregate(), lambda rng: rng.uniform(size=(2, 4, 4)).astype(np.float32)),
+        graph(
+            stax.Aggregate(1, implementation="SPARSE"),
+            lambda rng: rng.integers(-1, 4, size=(2, 6, 2)),
+        ),
+    ],
+    "ImageResize": [sequence(stax.ImageResize((-1, 3, -1), "linear"))],
+    "Index": [sequence(stax.Index(stax.Slice[:, 1::2]))],
+    "DotGeneral": [
+        sequence(
+            stax.DotGeneral(
+                lhs=[[1.0, -1.0, 0.5, 0.0, 2.0], [0.0, 1.0, 0.3, -1.0, 0.5]],
+                dimension_numbers=(((1,), (1,)), ((), ())),
+            ),
+        ),
+    ],
 }

@@ -2,6 +2,9 @@
 
 `tests/data/reference/cases.json` lists name and architecture of each case; `kernels.npz` holds, under `name/`, the
 inputs x1, x2 and nngp, ntk (x1 with x2), nngp11, ntk11 (x1 with itself), the independent values where there are any.
+Two specifications differ from those the values came with. Quadrature: as many points as the independent values, of an
+adaptive rule, ask for. ImageResize: height and width of the new shape are exchanged, as that library does after an odd
+number of convolutions (`test_rearranging.py` holds ours against resized inputs).
 """
 
 from __future__ import annotations

@@ -18,8 +18,9 @@ from tests.ntk.layer_cases import CASES, SHAPES
 
 ALL = [pytest.param(name, i, id=f"{name}-{i}") for name, cases in CASES.items() for i in range(len(cases))]
 #: Cases that repeat others, for slow tests only: the first of Dense is that of Relu; the other case of ConvLocal,
-#: Conv-0 and the reference kernels show what the first of ConvLocal does.
-SLOW = (("Dense", 0), ("ConvLocal", 0))
+#: Conv-0 and the reference kernels show what the first of ConvLocal does; the law of attention weights of another
+#: function is that of the first.
+SLOW = (("Dense", 0), ("ConvLocal", 0), ("GlobalSelfAttention", 2))
 SAMPLED = [
     pytest.param(*case.values, id=case.id, marks=[pytest.mark.slow] if case.values in SLOW else [])
     for case in ALL
@@ -68,7 +69,9 @@ def test_agrees_with_sampled_networks(name, i):
     elif case.whole:
         exact = case.network.kernel_fn(x1, x2)._asdict()
     else:
-        exact, _ = outer_kernel(case.network, jnp.asarray(x1), jnp.asarray(x2), ("nngp", "ntk"))
+        exact, _ = outer_kernel(
+            case.network, jnp.asarray(x1), jnp.asarray(x2), ("nngp", "ntk"), graphs=extra.get("pattern")
+        )
     for name in ("nngp", "ntk"):
         expected, got = np.asarray(exact[name]), np.asarray(getattr(sampled, name))
         assert np.max(np.abs(got - expected)) < case.tolerance * np.max(np.abs(expected)) + 1e-6, (

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array, lax
+from scipy.special import roots_hermitenorm
 
 from ntk.analytic.dual.angle import tiny
 from ntk.analytic.dual.smooth import Dual, Moments
@@ -19,7 +19,8 @@ def gauss_hermite(fn: Callable[[Array], Array], df: Callable[[Array], Array] | N
     u = √var1 (cos φ x + sin φ y), v = √var2 (cos φ x − sin φ y) with independent normal x, y and cos 2φ the
     correlation: symmetric in u and v (unlike a Cholesky factor), and a plain deg-point rule where u ∝ v.
     """
-    nodes, weights = np.polynomial.hermite_e.hermegauss(deg)
+    # NumPy's rule overflows from some 300 points on.
+    nodes, weights = roots_hermitenorm(deg)
     weights = weights / weights.sum()
 
     def derivative(x: Array) -> Array:
