@@ -59,7 +59,6 @@ def test_the_kernel_is_that_of_mapped_inputs(layer, read_out):
     "layer",
     [
         ImageResize((-1, 3, 7, -1), "linear"),
-        DotGeneral(rhs=[0.5, 1, 0, -2], dimension_numbers=(((), ()), ((2,), (0,)))),
         stax.GlobalSelfAttention(8, 4, 4, 4, b_std=0.1),
     ],
     ids=lambda layer: type(layer).__name__,
