@@ -80,7 +80,7 @@ def _(layer: Any, signal: Signals, at: str = "architecture") -> Signals:
 
 @trace.register
 def _(layer: MaxPool, signal: Signals, at: str = "architecture") -> Signals:
-    signal = _positions(layer, signal, at, layer.window_shape)
+    signal = positions(layer, signal, at, layer.window_shape)
     geometry = axes(signal.spatial, layer.window_shape, layer.strides, layer.padding)
     clash = (
         f"{name(layer, at)}: products of maxima of many correlated Gaussians have no closed form. "
