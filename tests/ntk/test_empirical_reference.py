@@ -148,3 +148,13 @@ def test_our_networks_are_theirs():
             ntk.empirical_ntk_fn(net.apply_fn, (), vmap_axes=0)(data["x1"], data["x2"], nested),
             data["ntk_full"],
         )
+
+
+def test_our_attention_is_theirs():
+    net = stax.serial(
+        stax.GlobalSelfAttention(4, 3, 3, 2, b_std=0.1), stax.Relu(), stax.Flatten(), stax.Dense(2)
+    )
+    data, (attention, dense_layer) = arrays("attn")
+    nested = ((None, *(attention[name] for name in "KVOb"), None), (), (), (dense_layer["W"], None))
+    with jax.enable_x64(True):
+        close(net.apply_fn(nested, data["x1"]), data["f1"])
