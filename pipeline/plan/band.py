@@ -1,0 +1,174 @@
+"""Tasks of the reduction of a stored symmetric matrix to a band, out of core.
+
+With A_0 = K and A_k the matrix after k panels (``ntk.linalg.band_reduction``):
+
+    panel k      Y_{k−1} summed, W_{k−1} made; the first b rows of A_k made from A_{k−1}, V_k, R_k by their QR
+    sweep k, s   for the tiles of share s: A_k = A_{k−1} − V_{k−1} W_{k−1}ᵀ − W_{k−1} V_{k−1}ᵀ written,
+                 and its part of Y_k = A_k V_k T_k
+
+so that a panel costs one reading and one writing of what is left of the matrix. Nothing is updated in place: A_k is
+stored beside A_{k−1}, which is dropped when sweep k is done, and a killed reduction goes on at its last task.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+
+from pipeline.plan.tasks import Chunk, Task
+from pipeline.plan.tiles import TileGrid
+
+PANEL_KIND = "band-panel"
+SWEEP_KIND = "band-sweep"
+
+BANDWIDTH = 256
+"""Widest panel: wide enough that reading and writing the matrix once a panel takes less time than its arithmetic."""
+
+LEAST_BANDWIDTH = 32
+
+
+@dataclass(frozen=True, slots=True)
+class BandPlan:
+    """The reduction of an n × n matrix in tiles to bandwidth b, its sweeps cut into shares.
+
+    Attributes:
+        grid: tiles of the matrix, and of what is left of it after each panel.
+        bandwidth: b.
+        shares: tasks of a sweep. Sums over shares are taken in their order, so that results do not depend on who is
+            first, but they do depend on this number.
+        root: the arrays are named `root/band`, `root/reflectors` …
+    """
+
+    grid: TileGrid
+    bandwidth: int
+    shares: int
+    root: str
+
+    @property
+    def panels(self) -> int:
+        """Number of panels; the last has nothing below it and no sweep."""
+        return -(-self.grid.n // self.bandwidth)
+
+    def rows(self, panel: int) -> slice:
+        """The rows (equally columns) of a panel."""
+        return slice(panel * self.bandwidth, min((panel + 1) * self.bandwidth, self.grid.n))
+
+    def tiles(self, panel: int) -> Iterator[tuple[int, int]]:
+        """The upper tiles of the matrix that is left below a panel."""
+        first = self.rows(panel).stop // self.grid.tile
+        return ((i, j) for i in range(first, self.grid.blocks) for j in range(i, self.grid.blocks))
+
+    def share(self, panel: int, share: int) -> list[tuple[int, int]]:
+        """The tiles of one share of a sweep: dealt in turn, so that every share has its part of each row."""
+        return list(self.tiles(panel))[share :: self.shares]
+
+    @property
+    def arrays(self) -> dict[str, tuple[tuple[int, ...], tuple[int, ...]]]:
+        """Name → (shape, chunk) of every array the reduction keeps or passes on."""
+        n, t, b, p = self.grid.n, self.grid.tile, self.bandwidth, self.panels
+        return {
+            self.band: ((p, b, 2 * b), (1, b, 2 * b)),
+            self.reflectors: ((p, n, b), (1, n, b)),
+            self.triangles: ((p, b, b), (1, b, b)),
+            self.matrix: ((p, n, n), (1, t, t)),
+            self.products: ((p, self.shares, n, b), (1, 1, n, b)),
+            self.updates: ((p, n, b), (1, n, b)),
+        }
+
+    @property
+    def band(self) -> str:
+        """[D_k | R_kᵀ] of each panel."""
+        return f"{self.root}/band"
+
+    @property
+    def reflectors(self) -> str:
+        """V_k, zero above its rows."""
+        return f"{self.root}/reflectors"
+
+    @property
+    def triangles(self) -> str:
+        """T_k."""
+        return f"{self.root}/triangles"
+
+    @property
+    def matrix(self) -> str:
+        """A_k, k ≥ 1."""
+        return f"{self.root}/matrix"
+
+    @property
+    def products(self) -> str:
+        """The shares' parts of Y_k."""
+        return f"{self.root}/products"
+
+    @property
+    def updates(self) -> str:
+        """W_{k−1}, at index k."""
+        return f"{self.root}/updates"
+
+    def panel_writes(self, panel: int) -> tuple[Chunk, ...]:
+        """The chunks that the task of a panel stores; the band's last."""
+        writes: list[Chunk] = []
+        if panel > 0:
+            writes.append((self.updates, (panel, 0, 0)))
+        if panel < self.panels - 1:
+            writes += [(self.reflectors, (panel, 0, 0)), (self.triangles, (panel, 0, 0))]
+        return (*writes, (self.band, (panel, 0, 0)))
+
+    def sweep_writes(self, panel: int, share: int) -> tuple[Chunk, ...]:
+        """The chunks that a share of a sweep stores; its product's last."""
+        tiles = [(self.matrix, (panel, *tile)) for tile in self.share(panel, share)] if panel > 0 else []
+        return (*tiles, (self.products, (panel, share, 0, 0)))
+
+    def panel_done(self, panel: int, done: Collection[Chunk]) -> bool:
+        return all(chunk in done for chunk in self.panel_writes(panel) if chunk[0] == self.band)
+
+    def sweep_done(self, panel: int, share: int, done: Collection[Chunk]) -> bool:
+        """Recorded, or recorded once and dropped since: the next panel needs all of it."""
+        return self.panel_done(panel + 1, done) or self.sweep_writes(panel, share)[-1] in done
+
+    def spent(self, done: Collection[Chunk]) -> list[Chunk]:
+        """Chunks with a record that no task needs any more."""
+        first = self.panels  # the first panel with something still to be done from A_{k−1}
+        for panel in range(self.panels - 1):
+            if not all(self.sweep_done(panel, share, done) for share in range(self.shares)):
+                first = panel
+                break
+        else:
+            first = self.panels if self.panel_done(self.panels - 1, done) else self.panels - 1
+        passed = {self.matrix: first - 1, self.products: first - 1, self.updates: first}
+        return sorted(chunk for chunk in done if chunk[0] in passed and chunk[1][0] < passed[chunk[0]])
+
+
+def band_tasks(plan: BandPlan, done: Collection[Chunk], prefix: str) -> tuple[Task, ...]:
+    """The tasks that are not done, in order.
+
+    Invariant: when a task starts, every chunk that it reads is in ``done`` and not ``spent``, or was written by a task
+    before it.
+
+    Args:
+        plan: the reduction.
+        done: chunks with a record.
+        prefix: start of the task keys: `prefix/panel/3`, `prefix/sweep/3.1`.
+    """
+    tasks: list[Task] = []
+    waits: list[str] = []
+    for panel in range(plan.panels):
+        if not plan.panel_done(panel, done):
+            key = f"{prefix}/panel/{panel}"
+            tasks.append(
+                Task(key, PANEL_KIND, (panel,), tuple(waits), plan.panel_writes(panel), priority=2 * panel)
+            )
+            waits = [key]
+        else:
+            waits = []
+        if panel == plan.panels - 1:
+            break
+        sweeps = []
+        for share in range(plan.shares):
+            if not plan.sweep_done(panel, share, done):
+                key, writes = f"{prefix}/sweep/{panel}.{share}", plan.sweep_writes(panel, share)
+                args = (panel, share)
+                tasks.append(Task(key, SWEEP_KIND, args, tuple(waits), writes, priority=2 * panel + 1))
+                sweeps.append(key)
+        waits = sweeps
+    return tuple(tasks)
