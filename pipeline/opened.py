@@ -17,7 +17,7 @@ from pipeline.plan.tiles import TileGrid
 from pipeline.stages import rundir
 from pipeline.stages.predict import PREDICTIONS
 from pipeline.stages.regression import ALPHA
-from pipeline.stages.spectrum import spectrum_array
+from pipeline.stages.spectrum_arrays import spectrum_array
 from pipeline.store.arrays import ArrayStore
 from pipeline.store.journal import Journal
 from pipeline.store.layout import RunLayout

@@ -20,7 +20,8 @@ ITERATIONS = 3
 """Steps of inverse iteration: one brings a random vector to ε, the others repair an unlucky start."""
 
 CLUSTER = 1e-3
-"""Eigenvectors whose eigenvalues lie closer than this share of max |λ| are made orthogonal (as LAPACK's dstein does)."""
+"""Eigenvectors whose eigenvalues lie closer than this share of max |λ| are made orthogonal (as LAPACK's dstein does
+it)."""
 
 
 def band_eigenvalues(band: Matrix) -> Matrix:
@@ -48,7 +49,9 @@ def band_eigenvectors(band: Matrix, values: Matrix, *, norm: float, seed: int = 
     b, n = len(band) - 1, band.shape[1]
     rng = np.random.default_rng(seed)
     vectors = np.empty((n, len(values)), order="F")
-    spacing = 4 * np.finfo(np.float64).eps * max(norm, np.finfo(np.float64).tiny)
+    if not norm > 0:
+        return np.eye(n, len(values))
+    spacing = 4 * float(np.finfo(np.float64).eps) * norm
     shift = np.inf
     for k, value in enumerate(values):
         shift = min(float(value), shift - spacing)

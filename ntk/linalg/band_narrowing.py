@@ -2,9 +2,9 @@
 
 A sweep takes the columns [j, j + d): the QR factorisation of their b rows below the new band is applied from both sides
 to the b rows and columns it touches; that fills a b × b block further down, whose first d columns are factored in turn,
-and so on to the end of the matrix (Bischof, Lang & Sun 2000, algorithm 2). What fills beyond the first d columns is left
-for the next sweep, so that no more than 2 b diagonals below the main one are ever occupied. About 6 n² b flops, in
-matrix products of inner size d.
+and so on to the end of the matrix (Bischof, Lang & Sun 2000, algorithm 2). What fills beyond the first d columns is
+left for the next sweep, so that no more than 2 b diagonals below the main one are ever occupied. About 6 n² b flops,
+in matrix products of inner size d.
 """
 
 from __future__ import annotations
@@ -36,21 +36,15 @@ def narrow(band: NDArray[np.float64], bandwidth: int) -> NDArray[np.float64]:
     work = np.zeros((2 * b, n), order="F")
     work[: b + 1] = band
     for start in range(0, n - d, d):
-        columns = slice(start, start + d)
-        first = start + d
-        while first < n - 1 or (first < n and columns.stop - columns.start):
+        columns, first = slice(start, start + d), start + d
+        while first < n:
             rows = slice(first, min(first + b, n))
-            if rows.stop - rows.start < 2 and columns.stop > first - 1:
-                break
-            _eliminate(work, rows, columns, d, n)
-            columns = slice(rows.start, min(rows.start + d, n))
-            first = rows.stop
-            if first >= n:
-                break
+            _eliminate(work, rows, columns, n)
+            columns, first = slice(first, min(first + d, n)), rows.stop
     return np.asfortranarray(work[: d + 1])
 
 
-def _eliminate(work: Matrix, rows: slice, columns: slice, d: int, n: int) -> None:
+def _eliminate(work: Matrix, rows: slice, columns: slice, n: int) -> None:
     """Make the block (rows, columns) upper triangular by reflections of `rows`, applied from both sides."""
     block = _block(work, rows, columns)
     q, r = panel_qr(block)

@@ -94,14 +94,14 @@ def reduce_to_band(matrix: Matrix, bandwidth: int) -> tuple[Matrix, list[Reflect
     band, panels = np.zeros((b + 1, n)), []
     for start in range(0, n, b):
         stop = min(start + b, n)
-        diagonal = a[:stop - start, :stop - start]
+        diagonal = a[: stop - start, : stop - start]
         if stop == n:
             put_panel(band, start, diagonal, np.zeros((0, stop - start)))
             break
-        q, r = panel_qr(a[stop - start:, :stop - start])
+        q, r = panel_qr(a[stop - start :, : stop - start])
         put_panel(band, start, diagonal, r)
         panels.append(q)
-        a = np.ascontiguousarray(a[stop - start:, stop - start:])
+        a = np.ascontiguousarray(a[stop - start :, stop - start :])
         x = q.v @ q.t
         w = update_factor(q.v, x, a @ x)
         rank_2b_update(a, (q.v, w), (q.v, w))

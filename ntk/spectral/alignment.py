@@ -76,3 +76,21 @@ def kernel_target_alignment(
     inner = float(values @ label_power(eigenvectors, y).sum(axis=1))
     scale = math.sqrt(max(squared_norm, 0.0)) * float(np.linalg.norm(y.T @ y))
     return inner / scale if scale > 0 else math.nan
+
+
+def alignment_from_products(
+    probes: NDArray[np.floating], products: NDArray[np.floating], frobenius: float
+) -> float:
+    """`kernel_target_alignment` (centred) of the whole kernel, from one product with it instead of its eigenpairs.
+
+    Args:
+        probes: (n, 1 + classes), the vector 1/√n and the centred labels Y_c.
+        products: K times `probes`.
+        frobenius: ‖K‖_F.
+    """
+    u, y = probes[:, 0], probes[:, 1:]
+    ku, ky = products[:, 0], products[:, 1:]
+    # ‖HKH‖² = ‖K‖² − 2‖Ku‖² + (uᵀKu)²; ⟨HKH, YYᵀ⟩ = tr Y_cᵀ K Y_c.
+    squared_norm = frobenius**2 - 2 * float(ku @ ku) + float(u @ ku) ** 2
+    scale = math.sqrt(max(squared_norm, 0.0)) * float(np.linalg.norm(y.T @ y))
+    return float(np.sum(y * ky)) / scale if scale > 0 else math.nan

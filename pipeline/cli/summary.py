@@ -33,13 +33,12 @@ def summary_text(document: dict[str, Any]) -> str:
             f"predict   {predict['rows']} held-out rows: {figures or 'stored (no targets to score)'}"
         )
     for kernel, found in (document.get("spectrum") or {}).items():
-        condition = (
-            "" if found["condition_number_resolved"] else "at least "
-        ) + f"{found['condition_number']:.3g}"
-        lines.append(
-            f"spectrum  {kernel}: λ_max {found['lambda_max']:.4g}, condition number {condition}, "
-            f"largest stable learning rate {found['max_learning_rate']:.3g}"
-        )
+        figures = [f"λ_max {found['lambda_max']:.4g}"]
+        if "condition_number" in found:
+            bound = "" if found["condition_number_resolved"] else "at least "
+            figures.append(f"condition number {bound}{found['condition_number']:.3g}")
+        figures.append(f"largest stable learning rate {found['max_learning_rate']:.3g}")
+        lines.append(f"spectrum  {kernel} ({found['method']}): {', '.join(figures)}")
     if "report" in document:
         lines.append(f"report    {document['report']}")
     lines.append(f"done in {human_seconds(document['seconds'])}: {document['directory']}")

@@ -204,12 +204,24 @@ class PredictConfig(Model):
 class SpectrumConfig(Model):
     """Eigenvalues of the stored Gram matrices."""
 
-    method: Literal["auto", "eigh", "none"] = "auto"
-    """`eigh`: all eigenpairs in memory (LAPACK); `none`: no spectrum."""
+    method: Literal["auto", "eigh", "band", "lanczos", "density", "none"] = "auto"
+    """`eigh`: all eigenpairs in memory (LAPACK); `band`: all eigenvalues and some vectors, out of core; `lanczos`: the
+    `count` leading pairs from products with the matrix; `density`: how many eigenvalues lie where, with error bars;
+    `none`: no spectrum. `auto` chooses by rows, memory and `count`."""
     count: Annotated[int, Field(ge=1)] | Literal["all"] = "all"
     """How many leading eigenvalues are stored."""
     vectors: Annotated[int, Field(ge=0)] = 16
-    """How many leading eigenvectors are stored."""
+    """How many leading eigenvectors are stored, at most `count`."""
+    probes: Annotated[int, Field(ge=2, le=1024)] = 16
+    """Random vectors of `density`: error bars shrink with their square root."""
+    steps: Annotated[int, Field(ge=2, le=10_000)] = 100
+    """Products with the matrix for each probe of `density`: what finer details it resolves."""
+
+    @model_validator(mode="after")
+    def _leading_are_counted(self) -> SpectrumConfig:
+        if self.method == "lanczos" and self.count == "all":
+            raise ValueError("method lanczos finds leading eigenpairs: give `count` as a number")
+        return self
 
 
 class RunConfig(Model):

@@ -43,7 +43,7 @@ predict:
   times: []                        # training times (steps × learning rate) to predict for too, without a ridge
 
 spectrum:
-  method: auto                     # auto | eigh | none
+  method: auto                     # auto | eigh | band | lanczos (needs a count) | density | none
   count: all                       # how many leading eigenvalues to store
   vectors: 16                      # how many leading eigenvectors to store
 

@@ -21,11 +21,6 @@ from pipeline.plan.tiles import TileGrid
 PANEL_KIND = "band-panel"
 SWEEP_KIND = "band-sweep"
 
-BANDWIDTH = 256
-"""Widest panel: wide enough that reading and writing the matrix once a panel takes less time than its arithmetic."""
-
-LEAST_BANDWIDTH = 32
-
 
 @dataclass(frozen=True, slots=True)
 class BandPlan:
@@ -107,12 +102,11 @@ class BandPlan:
 
     def panel_writes(self, panel: int) -> tuple[Chunk, ...]:
         """The chunks that the task of a panel stores; the band's last."""
-        writes: list[Chunk] = []
-        if panel > 0:
-            writes.append((self.updates, (panel, 0, 0)))
-        if panel < self.panels - 1:
-            writes += [(self.reflectors, (panel, 0, 0)), (self.triangles, (panel, 0, 0))]
-        return (*writes, (self.band, (panel, 0, 0)))
+        key = (panel, 0, 0)
+        if panel == self.panels - 1:
+            return ((self.band, key),)
+        update = ((self.updates, key),) if panel > 0 else ()
+        return (*update, (self.reflectors, key), (self.triangles, key), (self.band, key))
 
     def sweep_writes(self, panel: int, share: int) -> tuple[Chunk, ...]:
         """The chunks that a share of a sweep stores; its product's last."""
@@ -120,21 +114,23 @@ class BandPlan:
         return (*tiles, (self.products, (panel, share, 0, 0)))
 
     def panel_done(self, panel: int, done: Collection[Chunk]) -> bool:
-        return all(chunk in done for chunk in self.panel_writes(panel) if chunk[0] == self.band)
+        """Whether a panel is recorded: its band is its last chunk."""
+        return (self.band, (panel, 0, 0)) in done
 
     def sweep_done(self, panel: int, share: int, done: Collection[Chunk]) -> bool:
         """Recorded, or recorded once and dropped since: the next panel needs all of it."""
-        return self.panel_done(panel + 1, done) or self.sweep_writes(panel, share)[-1] in done
+        return self.panel_done(panel + 1, done) or (self.products, (panel, share, 0, 0)) in done
 
     def spent(self, done: Collection[Chunk]) -> list[Chunk]:
         """Chunks with a record that no task needs any more."""
-        first = self.panels  # the first panel with something still to be done from A_{k−1}
-        for panel in range(self.panels - 1):
-            if not all(self.sweep_done(panel, share, done) for share in range(self.shares)):
-                first = panel
-                break
-        else:
-            first = self.panels if self.panel_done(self.panels - 1, done) else self.panels - 1
+        undone = (
+            panel
+            for panel in range(self.panels - 1)
+            if not all(self.sweep_done(panel, share, done) for share in range(self.shares))
+        )
+        last = self.panels if self.panel_done(self.panels - 1, done) else self.panels - 1
+        first = next(undone, last)
+        # Sweep and panel `first` still read A, Y of first − 1 and W at `first`.
         passed = {self.matrix: first - 1, self.products: first - 1, self.updates: first}
         return sorted(chunk for chunk in done if chunk[0] in passed and chunk[1][0] < passed[chunk[0]])
 

@@ -22,6 +22,12 @@ PROCESS_WITH_JAX = 400 * MB
 
 TILE_MULTIPLE = 64
 
+BANDWIDTH = 256
+"""Widest panel of a reduction to a band: wide enough that reading and writing the matrix once a panel takes less time
+than its arithmetic."""
+
+LEAST_BANDWIDTH = 32
+
 
 @dataclass(frozen=True, slots=True)
 class Need:
@@ -172,6 +178,25 @@ def full_eigh(n: int, *, itemsize: int = 8, process: int = PROCESS) -> Need:
         ("eigenvectors", square),
         ("work space", 2 * square),
     ))  # fmt: skip
+
+
+def band_task(n: int, tile: int, width: int, *, process: int = PROCESS_WITH_JAX) -> Need:
+    """One task of the reduction to a band of width b. A panel holds at most 9 blocks of n·b (its rows, the factors V,
+    X, Y, W of the panel before, a share of Y, one temporary, and the copy that is being encoded), as do the eigenvalues
+    of the band (7 n·b when it is narrowed) and the inverse iteration on it (8 n·b); a sweep holds 5 of them and 8 tiles
+    (three read ahead, the new one, its update, two being written and a copy that is encoded)."""
+    return Need((
+        ("process", process),
+        ("blocks of a panel", 9 * n * width * 8),
+        ("tiles", 8 * tile * tile * 8),
+    ))  # fmt: skip
+
+
+def band_width(n: int, tile: int, limit: int, *, process: int = PROCESS_WITH_JAX) -> int | None:
+    """The widest band, a multiple of 32 up to `BANDWIDTH`, whose reduction stays within `limit`; None when none
+    does."""
+    widths = range(BANDWIDTH, 0, -LEAST_BANDWIDTH)
+    return next((b for b in widths if band_task(n, tile, b, process=process).total <= limit), None)
 
 
 def largest_tile(

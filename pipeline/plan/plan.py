@@ -13,11 +13,11 @@ from typing import Any
 
 from pipeline.config.model import RunConfig
 from pipeline.config.sizes import human_bytes, human_seconds
-from pipeline.errors import InputError
 from pipeline.plan import memory
 from pipeline.plan.gram import cross_tasks, rows_kept, supertile, task_count
 from pipeline.plan.memory import Need
 from pipeline.plan.resources import Resources
+from pipeline.plan.spectrum import Matrix, resolve_method
 from pipeline.plan.tiles import TileGrid
 
 MAX_TILE = 2048
@@ -74,7 +74,8 @@ class Problem:
 class StagePlan:
     """One stage: how many tasks, arithmetic, traffic with the store and the peak memory of a worker.
 
-    `skipped` says why a stage that was asked for with `auto` will not be done.
+    `skipped` says why a stage that was asked for with `auto` will not be done; `method` is what a stage with several
+    will use, and `passes` how often that reads a stored matrix.
     """
 
     name: str
@@ -84,6 +85,8 @@ class StagePlan:
     writes: float
     peak: int
     skipped: str = ""
+    method: str = ""
+    passes: float = 0.0
 
     def seconds(self, resources: Resources, flops_rate: float | None = None) -> float:
         """Projected wall time: arithmetic at `flops_rate` a thread and reading, spread over the workers."""
@@ -163,6 +166,12 @@ class Plan:
                 if not stage.skipped
                 else f"{stage.name:<10}  not done: {stage.skipped}"
             )
+        spectrum = self.stage("spectrum")
+        if spectrum is not None and spectrum.method and not spectrum.skipped:
+            lines += [
+                "",
+                f"spectrum by {spectrum.method}: {spectrum.passes:.3g} passes over each stored matrix",
+            ]
         document = self.to_json(price)
         basis = "from measured tiles" if document["calibrated"] else "from assumed rates (not calibrated)"
         lines += [
@@ -310,25 +319,16 @@ def _stages(
             )
         )
     if config.spectrum.method != "none":
-        stages.append(_spectrum(config, p, resources, gram_bytes))
+        stages.append(_spectrum(config, p, resources, grid))
     return stages
 
 
-def _spectrum(config: RunConfig, p: Problem, resources: Resources, gram_bytes: float) -> StagePlan:
-    need = memory.full_eigh(p.rows, process=memory.PROCESS_WITH_JAX)
-    skipped = ""
-    if need.total > resources.memory:
-        skipped = (
-            f"all eigenpairs of {p.rows:,} rows need {human_bytes(need.total)}, a worker may use "
-            f"{human_bytes(resources.memory)}"
-        )
-        if config.spectrum.method == "eigh":
-            raise InputError(
-                f"spectrum.method: eigh: {skipped}",
-                hint="allow a worker more memory in cluster.yaml, or set spectrum.method to none",
-            )
-    flops = p.kernels * 9.0 * float(p.rows) ** 3
-    return StagePlan("spectrum", p.kernels, flops, 2 * gram_bytes, 0.0, need.total, skipped)
+def _spectrum(config: RunConfig, p: Problem, resources: Resources, grid: TileGrid) -> StagePlan:
+    found = resolve_method(config.spectrum, Matrix(grid, p.itemsize, p.kernels), resources)
+    return StagePlan(
+        "spectrum", found.tasks, found.flops, found.reads, found.writes, found.need.total, found.skipped,
+        found.method, found.passes,
+    )  # fmt: skip
 
 
 def _round_up(value: int, multiple: int) -> int:

@@ -18,6 +18,7 @@ STAGE_OF = {
     "solution": "solve",
     "predictions": "predict",
     "spectrum": "spectrum",
+    "passing": "spectrum",
 }
 """Which stage makes the arrays below each name in the store."""
 
@@ -62,6 +63,8 @@ def depends(config: RunConfig, identity: Depends, prints: dict[str, str]) -> dic
                 "spectrum.method": config.spectrum.method,
                 "spectrum.count": str(config.spectrum.count),
                 "spectrum.vectors": str(config.spectrum.vectors),
+                "spectrum.probes": str(config.spectrum.probes),
+                "spectrum.steps": str(config.spectrum.steps),
                 "solve.ridge": json.dumps(config.solve.ridge),
             }
         )

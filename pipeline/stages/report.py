@@ -15,6 +15,7 @@ from pipeline.report.data import GramImage, ReportData, TimelineEntry
 from pipeline.stages import rundir
 from pipeline.stages.depends import STAGE_OF, STAGES
 from pipeline.stages.session import Session
+from pipeline.stages.spectrum_arrays import EIGENVALUES, LABEL_POWER, spectrum_array
 from pipeline.store.layout import RunLayout
 
 IMAGE_ROWS = 384
@@ -49,12 +50,13 @@ def run(session: Session) -> dict[str, Any]:
             class_names=inputs.classes,
             metrics=metrics,
             eigenvalues={
-                kernel: session.store.read_all(f"spectrum/{kernel}/eigenvalues") for kernel in spectra
+                kernel: values for kernel in spectra if len(values := _stored(session, kernel, EIGENVALUES))
             },
             label_power={
-                kernel: session.store.read_all(f"spectrum/{kernel}/label-power")
+                kernel: power
                 for kernel in spectra
-                if inputs.y_train is not None
+                # The labels' power in some of the modes would be drawn as if it were all of it.
+                if len(power := _stored(session, kernel, LABEL_POWER)) == session.grid.n
             },
             gram_image={kernel: _image(session, gram_array(kernel)) for kernel in kernels},
             timeline=timeline,
@@ -67,6 +69,12 @@ def run(session: Session) -> dict[str, Any]:
     # A page over unfinished stages is written, but not called done: the next run writes it again.
     complete = len(metrics) == sum(name != "report" for name in session.stages)
     return session.finish("report", {"bytes": len(page)}) if complete else {"bytes": len(page)}
+
+
+def _stored(session: Session, kernel: str, what: str) -> np.ndarray:
+    """An array of a kernel's spectrum; empty when the method that was used does not give it."""
+    name = spectrum_array(kernel, what)
+    return session.store.read_all(name) if session.journal.records(name) else np.empty(0)
 
 
 def _subtitle(session: Session) -> str:

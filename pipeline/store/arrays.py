@@ -34,6 +34,11 @@ SCRATCH = "work"
 """Arrays below this name pass values between processes of one stage. They are neither flushed to the disk nor in the
 journal: the record that `write`'s caller makes travels by message, and `read_recorded` checks against it."""
 
+PASSING = "passing"
+"""Arrays below this name are recorded as all others, so that a killed stage goes on from them, but not flushed to the
+disk: they are rewritten too often for that, and removed when their stage is done. After a power cut they may be torn,
+which their digests show."""
+
 
 def worker_name() -> str:
     """``host:pid`` of this process, as records have it."""
@@ -374,7 +379,7 @@ class ArrayStore:
         return self._root / name / self.array(name).metadata.encode_chunk_key(key)
 
     def _home(self, name: str) -> LocalStore:
-        return self._scratch if name.startswith(f"{SCRATCH}/") else self._store
+        return self._scratch if name.split("/", 1)[0] in (SCRATCH, PASSING) else self._store
 
     def _checked(
         self, name: str, key: Key, decode: Callable[[str, Key], Block | TileFault] | None = None

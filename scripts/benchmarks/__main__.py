@@ -49,6 +49,23 @@ def solve(
 
 
 @app.command()
+def spectrum(
+    rows: Annotated[int, typer.Option(min=64, help="Rows of the matrix.")] = 8192,
+    memory: Annotated[str, typer.Option(help="Limit per worker.")] = "256 MB",
+    method: Annotated[str, typer.Option(help="band, eigh, lanczos or density.")] = "band",
+    count: Annotated[int, typer.Option(min=1, help="Leading pairs, for lanczos.")] = 200,
+    tile: Annotated[int, typer.Option(min=64, help="Rows of a tile.")] = 512,
+    compare: Annotated[bool, typer.Option(help="Also LAPACK in memory.")] = True,
+    repeats: Repeats = 1,
+    as_json: Json = False,
+) -> None:
+    """The spectrum stage within a memory limit, against scipy.linalg.eigvalsh in memory."""
+    from scripts.benchmarks.spectrum import measure
+
+    report.show(measure(rows, memory, method, count, tile, compare, repeats), as_json)
+
+
+@app.command()
 def overhead(
     tiles: Annotated[int, typer.Option(min=10, help="Tiles.")] = 2000,
     milliseconds: Annotated[float, typer.Option(min=0, help="Length of a tile.")] = 50.0,

@@ -56,13 +56,37 @@ def test_nothing_fits_into_too_little() -> None:
 
 
 def test_spectrum_that_does_not_fit() -> None:
-    plan = make_plan(config(), problem(50_000), resources("2 GB"))
+    plan = make_plan(config(), problem(5_000_000), resources("450 MB"), tile=64)
     stage = plan.stage("spectrum")
     assert stage is not None
-    assert "50,000 rows need" in stage.skipped
+    assert "a worker would need" in stage.skipped
     assert "not done" in plan.to_text()
     with pytest.raises(InputError, match=r"spectrum.method: eigh"):
         make_plan(config(spectrum={"method": "eigh"}), problem(50_000), resources("2 GB"))
+
+
+@pytest.mark.parametrize(
+    ("rows", "memory", "count", "method"),
+    [
+        (5_000, "4 GB", "all", "eigh"),
+        (50_000, "4 GB", "all", "band"),
+        (50_000, "2 GB", 200, "lanczos"),
+        (50_000, "4 GB", 20_000, "band"),
+        (400_000, "4 GB", "all", "density"),
+    ],
+)
+def test_auto_chooses_by_rows_memory_and_what_is_asked(
+    rows: int, memory: str, count: object, method: str
+) -> None:
+    plan = make_plan(
+        config(spectrum={"count": count}, solve={"method": "none"}), problem(rows), resources(memory)
+    )
+    stage = plan.stage("spectrum")
+    assert stage is not None
+    assert (stage.method, stage.skipped) == (method, "")
+    assert stage.peak <= plan.resources.memory
+    assert stage.passes > 0
+    assert method in plan.to_text()
 
 
 def test_a_stored_tile_is_kept_by_auto() -> None:

@@ -1,0 +1,164 @@
+"""How the spectrum of a run will be found: the method, what it costs and what a worker needs, before anything runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from pipeline.config.model import SpectrumConfig
+from pipeline.config.sizes import human_bytes
+from pipeline.errors import InputError
+from pipeline.plan import memory
+from pipeline.plan.band import BandPlan
+from pipeline.plan.memory import Need
+from pipeline.plan.products import Patches
+from pipeline.plan.resources import Resources
+from pipeline.plan.tiles import TileGrid
+
+BAND_ROWS = 50_000
+"""`auto` finds all eigenvalues of a matrix that does not fit into memory up to this many rows (4/3 n³ flops, 1.7e14
+there); beyond, their density."""
+
+FEW = 0.1
+"""`auto` takes `count` for few, and finds these alone, up to this share of the rows."""
+
+GUARD = 0.25
+"""Width of the blocks of the block Krylov method beyond `count`, as a share of it: modes that need not converge, so
+that the wanted ones do."""
+
+LEAST_GUARD = 16
+
+EXPECTED_PASSES = 12
+"""Passes over the matrix that leading pairs of a kernel matrix take, for the plan."""
+
+
+@dataclass(frozen=True, slots=True)
+class SpectrumPlan:
+    """The chosen method for every kernel of a run.
+
+    Attributes:
+        method: eigh, band, lanczos, density, or none when nothing fits.
+        tasks: tasks that workers get.
+        passes: readings of a stored matrix (half of it, its upper tiles).
+        flops, reads, writes: of all kernels.
+        need: peak of a worker.
+        skipped: why nothing will be done.
+    """
+
+    method: str
+    tasks: int
+    passes: float
+    flops: float
+    reads: float
+    writes: float
+    need: Need
+    skipped: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Matrix:
+    """The stored matrices: tiles, bytes of an entry, how many there are."""
+
+    grid: TileGrid
+    itemsize: int
+    kernels: int
+
+    @property
+    def bytes(self) -> float:
+        return self.kernels * self.itemsize * self.grid.n * (self.grid.n + 1) / 2
+
+
+def block_width(count: int, n: int) -> int:
+    """Vectors in a block when `count` leading pairs of n are wanted."""
+    return min(n, count + max(LEAST_GUARD, int(GUARD * count)))
+
+
+def resolve_method(wanted: SpectrumConfig, matrix: Matrix, resources: Resources) -> SpectrumPlan:
+    """The method that will be used, and its plan.
+
+    Raises:
+        InputError: a method was asked for by name and does not fit into a worker's memory.
+    """
+    for name in _candidates(wanted, matrix.grid.n):
+        plan = PLANS[name](wanted, matrix, resources)
+        if plan.need.total <= resources.memory:
+            return plan
+        if wanted.method != "auto":
+            raise InputError(
+                f"spectrum.method: {name}: {_too_large(plan.need, resources)}",
+                hint="allow a worker more memory in cluster.yaml, or set spectrum.method to auto or none",
+            )
+        smallest = plan
+    return SpectrumPlan("none", 0, 0, 0, 0, 0, smallest.need, _too_large(smallest.need, resources))
+
+
+def _candidates(wanted: SpectrumConfig, n: int) -> tuple[str, ...]:
+    """The methods that give what is wanted, the most exact first."""
+    if wanted.method != "auto":
+        return (wanted.method,)
+    if wanted.count != "all" and wanted.count <= FEW * n:
+        return ("eigh", "lanczos")
+    return ("eigh", "band", "density") if n <= BAND_ROWS else ("eigh", "density")
+
+
+def _too_large(need: Need, resources: Resources) -> str:
+    return (
+        f"a worker would need {human_bytes(need.total)} ({need}), it may use {human_bytes(resources.memory)}"
+    )
+
+
+def _eigh(wanted: SpectrumConfig, matrix: Matrix, resources: Resources) -> SpectrumPlan:
+    need = memory.full_eigh(matrix.grid.n, process=memory.PROCESS_WITH_JAX)
+    flops = matrix.kernels * 9.0 * float(matrix.grid.n) ** 3
+    return SpectrumPlan("eigh", matrix.kernels, 2, flops, 2 * matrix.bytes, 0.0, need)
+
+
+def _band(wanted: SpectrumConfig, matrix: Matrix, resources: Resources) -> SpectrumPlan:
+    n, tile = matrix.grid.n, matrix.grid.tile
+    width = memory.band_width(n, tile, resources.memory) or memory.LEAST_BANDWIDTH
+    plan = BandPlan(matrix.grid, width, resources.workers, "")
+    passes = plan.panels / 3 + 2
+    flops = matrix.kernels * (4 / 3 * float(n) ** 3 + 6.0 * n * n * width)
+    panels = matrix.kernels * 8.0 * n * width * plan.panels * (plan.shares + 4)
+    return SpectrumPlan(
+        "band",
+        matrix.kernels * (plan.panels * (1 + plan.shares) + 2),
+        passes,
+        flops,
+        passes * matrix.bytes * 8 / matrix.itemsize + panels,
+        plan.panels / 3 * matrix.bytes * 8 / matrix.itemsize + panels,
+        memory.band_task(n, tile, width),
+    )
+
+
+def _lanczos(wanted: SpectrumConfig, matrix: Matrix, resources: Resources) -> SpectrumPlan:
+    n = matrix.grid.n
+    count = n if wanted.count == "all" else min(wanted.count, n)
+    return _products("lanczos", matrix, block_width(count, n), EXPECTED_PASSES)
+
+
+def _density(wanted: SpectrumConfig, matrix: Matrix, resources: Resources) -> SpectrumPlan:
+    return _products("density", matrix, wanted.probes, min(wanted.steps, matrix.grid.n))
+
+
+def _products(method: str, matrix: Matrix, columns: int, passes: int) -> SpectrumPlan:
+    """`passes` products with `columns` vectors."""
+    n, patches = matrix.grid.n, Patches.of(matrix.grid, matrix.itemsize)
+    vectors = matrix.kernels * 8.0 * n * columns * passes
+    return SpectrumPlan(
+        method,
+        matrix.kernels * passes * len(patches.upper()),
+        passes,
+        matrix.kernels * passes * 2.0 * n * n * columns + 2 * vectors / 8 * columns * passes,
+        passes * matrix.bytes + vectors * passes,
+        vectors * patches.sides,
+        memory.product_task(matrix.grid.tile, patches.rows_per_side, columns, itemsize=matrix.itemsize),
+    )
+
+
+PLANS: dict[str, Callable[[SpectrumConfig, Matrix, Resources], SpectrumPlan]] = {
+    "eigh": _eigh,
+    "band": _band,
+    "lanczos": _lanczos,
+    "density": _density,
+}

@@ -1,0 +1,64 @@
+"""What the methods of the spectrum stage have in common: names of arrays, what they are asked and what they answer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ntk.linalg.gates import frobenius_gate, trace_gate
+
+EIGENVALUES, EIGENVECTORS, LABEL_POWER = "eigenvalues", "eigenvectors", "label-power"
+
+
+def spectrum_array(kernel: str, what: str) -> str:
+    """Name of an array of a kernel's spectrum: `eigenvalues`, `eigenvectors`, `density` …"""
+    return f"spectrum/{kernel}/{what}"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What is wanted of one kernel's matrix K.
+
+    Attributes:
+        kernel: ntk or nngp.
+        count: leading eigenvalues to store.
+        vectors: leading eigenvectors to store, not more than `count`.
+        trace: tr K.
+        frobenius: ‖K‖_F.
+        labels: whether there are labels whose power in each mode is wanted.
+    """
+
+    kernel: str
+    count: int
+    vectors: int
+    trace: float
+    frobenius: float
+    labels: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a method says of one kernel, beside the arrays it stored.
+
+    Attributes:
+        gates: residuals by name, as dicts.
+        lambda_min: the smallest eigenvalue, where the method knows it.
+        figures: JSON values that only this method has.
+    """
+
+    gates: dict[str, Any]
+    lambda_min: float | None = None
+    figures: dict[str, Any] = field(default_factory=dict)
+
+
+def all_values_note(values: np.ndarray, trace: float, frobenius: float) -> dict[str, Any]:
+    """What is to be kept of all n eigenvalues, descending, though perhaps not all are stored."""
+    return {
+        "lambda_min": float(values[-1]),
+        "gates": {
+            "trace": trace_gate(values, trace=trace, dtype=np.float64).to_dict(),
+            "frobenius": frobenius_gate(values, frobenius=frobenius, dtype=np.float64).to_dict(),
+        },
+    }

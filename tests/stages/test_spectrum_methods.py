@@ -1,0 +1,98 @@
+"""The spectrum stage by each of its methods: the same eigenvalues, checked pairs, and resumed = uninterrupted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline.errors import PipelineError
+from pipeline.opened import open_run
+from pipeline.plan import memory
+from pipeline.stages import spectrum_band
+from tests.stages.conftest import Runner
+
+Contents = Callable[[Path], dict[str, bytes]]
+NO_SOLVE = {"method": "none"}
+
+
+@pytest.fixture
+def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several panels for a few rows."""
+    for module in (memory, spectrum_band):
+        monkeypatch.setattr(module, "band_width", lambda *_: 12)
+
+
+def spectrum(runner: Runner, **fields: object) -> dict:
+    runner.run("gram", solve=NO_SOLVE)
+    return runner.run("spectrum", solve=NO_SOLVE, spectrum=fields)["spectrum"]["ntk"]
+
+
+@pytest.mark.parametrize("tile", [16, 7, 70])
+def test_band_agrees_with_lapack(runner: Runner, narrow: None, tile: int) -> None:
+    runner.run("gram", solve=NO_SOLVE, gram={"tile": tile})
+    fields = {"solve": NO_SOLVE, "gram": {"tile": tile}}
+    metrics = runner.run("spectrum", spectrum={"method": "band", "vectors": 5}, **fields)["spectrum"]["ntk"]
+    run = open_run(runner.folder / "run")
+    matrix = run.gram("ntk").to_numpy()
+    exact = np.linalg.eigvalsh(matrix)[::-1]
+    error = np.max(np.abs(run.eigenvalues("ntk") - exact))
+    assert error <= 30 * len(exact) * np.finfo(float).eps * exact[0]
+    vectors = run.eigenvectors("ntk")
+    assert vectors.shape == (70, 5)
+    assert np.allclose(matrix @ vectors, vectors * exact[:5], rtol=0, atol=1e-12 * exact[0])
+    assert metrics["method"] == "band"
+    assert all(metrics["gates"][name]["passed"] for name in ("trace", "frobenius", "pairs", "orthogonality"))
+    left = {name for name in run.store.names() if name.startswith("spectrum/")}
+    assert left == {f"spectrum/ntk/{what}" for what in ("eigenvalues", "eigenvectors", "label-power")}
+
+
+def test_methods_agree_on_what_they_share(runner: Runner, narrow: None) -> None:
+    found = {}
+    for method in ("eigh", "band"):
+        found[method] = spectrum(runner, method=method)
+    for name in ("lambda_max", "participation_ratio", "stable_rank", "label_alignment"):
+        assert found["band"][name] == pytest.approx(found["eigh"][name], rel=1e-9), name
+    assert found["band"]["modes_for_half_label_power"] in (None, found["eigh"]["modes_for_half_label_power"])
+
+
+class Killed(PipelineError):
+    """Stands for a process that ends in the middle of its work."""
+
+
+def interrupted(monkeypatch: pytest.MonkeyPatch, owner: type, method: str, after: int) -> None:
+    """Let a method of a stage's work fail at its `after`-th call, for good."""
+    real, calls = getattr(owner, method), []
+
+    def call(self, *arguments):
+        calls.append(1)
+        if len(calls) > after:
+            raise Killed("killed")
+        return real(self, *arguments)
+
+    monkeypatch.setattr(owner, method, call)
+
+
+@pytest.mark.parametrize(
+    ("method", "after"), [("panel", 1), ("panel", 3), ("sweep", 2), ("values", 0), ("eigenvectors", 0)]
+)
+def test_band_resumes_bit_for_bit(
+    runner: Runner, narrow: None, contents: Contents, method: str, after: int
+) -> None:
+    spectrum(runner, method="band")
+    whole = contents(runner.folder / "run")
+    other = runner.document(solve=NO_SOLVE, out=str(runner.folder / "other"))
+    fields = {"solve": NO_SOLVE, "out": other["out"]}
+    runner.run("gram", **fields)
+    with pytest.MonkeyPatch.context() as patch:
+        interrupted(patch, spectrum_band.BandWork, method, after)
+        with pytest.raises(Killed):
+            runner.run("spectrum", spectrum={"method": "band"}, **fields)
+    runner.run("spectrum", spectrum={"method": "band"}, **fields)
+    resumed = contents(runner.folder / "other")
+    assert {name for name in whole if name.startswith("spectrum/")} == {
+        name for name in resumed if name.startswith("spectrum/")
+    }
+    assert all(whole[name] == resumed[name] for name in whole if name.startswith("spectrum/"))
