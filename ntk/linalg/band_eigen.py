@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import eigh_tridiagonal
-from scipy.linalg.lapack import dgbtrf, dgbtrs
+from scipy.linalg.lapack import get_lapack_funcs
 
 from ntk.linalg.band_narrowing import narrow
 from ntk.linalg.lapack import tridiagonalise
@@ -29,7 +29,8 @@ def band_eigenvalues(band: Matrix) -> Matrix:
     diagonal, off = tridiagonalise(narrow(band, min(len(band) - 1, NARROW)))
     if len(diagonal) == 1:
         return diagonal
-    return eigh_tridiagonal(diagonal, off, eigvals_only=True, lapack_driver="sterf")[::-1]
+    values = eigh_tridiagonal(diagonal, off, eigvals_only=True, lapack_driver="sterf")
+    return np.asarray(values)[::-1]
 
 
 def band_eigenvectors(band: Matrix, values: Matrix, *, norm: float, seed: int = 0) -> Matrix:
@@ -51,6 +52,7 @@ def band_eigenvectors(band: Matrix, values: Matrix, *, norm: float, seed: int = 
     vectors = np.empty((n, len(values)), order="F")
     if not norm > 0:
         return np.eye(n, len(values))
+    (gbtrs,) = get_lapack_funcs(("gbtrs",), dtype=np.float64)
     spacing = 4 * float(np.finfo(np.float64).eps) * norm
     shift = np.inf
     for k, value in enumerate(values):
@@ -59,7 +61,7 @@ def band_eigenvectors(band: Matrix, values: Matrix, *, norm: float, seed: int = 
         cluster = vectors[:, :k][:, np.abs(values[:k] - value) < CLUSTER * norm]
         x = rng.standard_normal(n)
         for _ in range(ITERATIONS):
-            x, _ = dgbtrs(factor, b, b, x / np.linalg.norm(x), pivots)
+            x, _ = gbtrs(factor, b, b, x / np.linalg.norm(x), pivots)
             x /= np.max(np.abs(x))
             for _ in range(2):
                 x -= cluster @ (cluster.T @ x)
@@ -75,7 +77,8 @@ def _factor(band: Matrix, shift: float, smallest: float) -> tuple[Matrix, NDArra
     for i in range(1, b + 1):
         general[2 * b - i, i:] = band[i, : n - i]
     general[2 * b] -= shift
-    factor, pivots, _ = dgbtrf(general, b, b, overwrite_ab=True)
+    (gbtrf,) = get_lapack_funcs(("gbtrf",), dtype=np.float64)
+    factor, pivots, _ = gbtrf(general, b, b, overwrite_ab=True)
     diagonal = factor[2 * b]
     diagonal[np.abs(diagonal) < smallest] = smallest
     return factor, pivots

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg.lapack import dgeqrt
+from scipy.linalg.lapack import get_lapack_funcs
 
 from ntk.linalg.tile_cholesky import update
 
@@ -45,7 +45,8 @@ def panel_qr(panel: Matrix) -> tuple[Reflectors, Matrix]:
     """
     m, w = panel.shape
     r = min(m, w)
-    factored, t, info = dgeqrt(r, np.array(panel, order="F"), overwrite_a=True)
+    (geqrt,) = get_lapack_funcs(("geqrt",), dtype=np.float64)
+    factored, t, info = geqrt(r, np.array(panel, order="F"), overwrite_a=True)
     if info != 0:
         raise ValueError(f"dgeqrt refused its argument {-info}")
     upper = np.triu(factored[:r])

@@ -7,10 +7,10 @@ a signal meanwhile can.
 from __future__ import annotations
 
 import ctypes
+from importlib import import_module
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import cython_lapack
 
 _name = ctypes.pythonapi.PyCapsule_GetName
 _name.restype, _name.argtypes = ctypes.c_char_p, [ctypes.py_object]
@@ -19,7 +19,7 @@ _pointer.restype, _pointer.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes
 
 
 def _routine(name: str, arguments: int):
-    capsule = cython_lapack.__pyx_capi__[name]
+    capsule = import_module("scipy.linalg.cython_lapack").__pyx_capi__[name]
     signature = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * arguments)
     return signature(_pointer(capsule, _name(capsule)))
 

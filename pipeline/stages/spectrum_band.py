@@ -15,6 +15,7 @@ from ntk.linalg import band_eigen, band_reduction
 from ntk.linalg.band_reduction import Reflectors
 from ntk.linalg.gates import eigenpair_gate, orthogonality_gate
 from ntk.linalg.operator import symmetric_product
+from pipeline.errors import InputError
 from pipeline.plan.band import PANEL_KIND, SWEEP_KIND, BandPlan, band_tasks
 from pipeline.plan.gram import gram_array
 from pipeline.plan.memory import band_width
@@ -237,9 +238,15 @@ def decompose(session: Session, request: Request) -> Found:
     kernel, count, vectors = request.kernel, request.count, request.vectors
     grid, token = session.grid, session.fingerprint("spectrum")
     names = {what: spectrum_array(kernel, what) for what in (EIGENVALUES, EIGENVECTORS)}
+    width = band_width(grid.n, grid.tile, session.resources.memory)
+    if width is None:
+        raise InputError(
+            "spectrum.method: band: no panel fits into a worker's memory",
+            hint="allow a worker more memory in cluster.yaml",
+        )
     plan = BandPlan(
         grid,
-        band_width(grid.n, grid.tile, session.resources.memory),
+        width,
         session.resources.workers,
         f"{PASSING}/{kernel}-band",
     )

@@ -27,7 +27,7 @@ FEATURES = 32
 def measure(
     rows: int, memory: str, method: str, count: int, tile: int, compare: bool, repeats: int
 ) -> dict[str, Any]:
-    """Wall time of the spectrum stage in workers that hold nothing but it, peak memory, and LAPACK on the same matrix."""
+    """Wall time of the spectrum stage in workers of its own, their peak memory, and LAPACK on the same matrix."""
     results: list[dict[str, float]] = []
     for _ in range(repeats):
         with tempfile.TemporaryDirectory(dir=os.environ.get("NTK_BENCH_DIR")) as folder:

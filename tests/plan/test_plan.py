@@ -56,7 +56,7 @@ def test_nothing_fits_into_too_little() -> None:
 
 
 def test_spectrum_that_does_not_fit() -> None:
-    plan = make_plan(config(), problem(5_000_000), resources("450 MB"), tile=64)
+    plan = make_plan(config(solve={"method": "none"}), problem(5_000_000), resources("450 MB"), tile=64)
     stage = plan.stage("spectrum")
     assert stage is not None
     assert "a worker would need" in stage.skipped
