@@ -77,7 +77,7 @@ def step(
 
     Args:
         state: as the last step left it.
-        basis: reads the blocks of the basis in order, without `block`; called twice.
+        basis: reads the blocks of the basis in order, without `block`; called three times.
         block: V_{q+1}, (n, w), orthonormal, orthogonal to the basis.
         product: K V_{q+1}, (n, w).
 
@@ -102,19 +102,17 @@ def step(
     projected[known:, :known] = coefficients[:known].T
     corner = projected[known:, known:]
     corner[:] = (corner + corner.T) / 2
-    norm = max(state.norm, float(np.max(np.abs(np.linalg.eigvalsh(projected)))))
+    norm = max(state.norm, float(np.max(np.abs(np.linalg.eigvalsh(corner)))))
     q, r = np.linalg.qr(rest)
     left, sizes, right = np.linalg.svd(r)
     kept = int(np.count_nonzero(sizes > len(block) * EPS * norm))
-    following = q @ left[:, :kept]
     coupling = sizes[:kept, None] * right[:kept]
-    # Columns of q that rounding filled need not be orthogonal to the basis: those that are kept are made so again.
+    following = q @ left[:, :kept]
+    # The smaller a direction was, the more of it is rounding, which need not be orthogonal to the basis.
     for v in (*basis(), block):
         following -= v @ (v.T @ following)
-    if kept:
-        following = np.linalg.qr(following)[0] * 1.0
-        signs = np.sign(np.einsum("ij,ij->j", following, q @ left[:, :kept]))
-        following *= np.where(signs == 0, 1.0, signs)
+    following, r = np.linalg.qr(following)
+    following *= np.sign(np.diagonal(r))
     widths = (*state.widths, width)
     return KrylovState(projected, coupling, widths, norm, state.passes + 1), following
 

@@ -96,6 +96,17 @@ def eigenpair_gate(
     return Gate(_worst(residuals, np.full(k, lambda_max * _epsilon(dtype))), 30.0 * math.sqrt(n))
 
 
+def tolerance_gate(
+    products: NDArray, values: NDArray, vectors: NDArray, *, lambda_max: float, tolerance: float
+) -> Gate:
+    """max_k ‖K v_k − λ_k v_k‖ / λ_max < 2 · tolerance: eigenpairs of an iteration that stops at a tolerance.
+
+    Arguments as in `eigenpair_gate`, `tolerance` relative to λ_max.
+    """
+    residuals = _column_norms(products - vectors * values)
+    return Gate(_worst(residuals, np.full(len(values), lambda_max)), 2 * tolerance)
+
+
 def orthogonality_gate(vectors: NDArray, *, dtype: DTypeLike, probes: int = 8, seed: int = 0) -> Gate:
     """‖VᵀV − I‖_F / (n ε ‖I‖_F) < 30 for V of shape (n, k), probed as in `factor_gate` in O(n k)."""
     n, k = vectors.shape

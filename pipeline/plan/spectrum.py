@@ -22,7 +22,7 @@ there); beyond, their density."""
 FEW = 0.1
 """`auto` takes `count` for few, and finds these alone, up to this share of the rows."""
 
-GUARD = 0.25
+GUARD = 1.0
 """Width of the blocks of the block Krylov method beyond `count`, as a share of it: modes that need not converge, so
 that the wanted ones do."""
 
@@ -119,7 +119,7 @@ def _band(wanted: SpectrumConfig, matrix: Matrix, resources: Resources) -> Spect
     plan = BandPlan(matrix.grid, width, resources.workers, "")
     passes = plan.panels / 3 + 2
     flops = matrix.kernels * (4 / 3 * float(n) ** 3 + 6.0 * n * n * width)
-    panels = matrix.kernels * 8.0 * n * width * plan.panels * (plan.shares + 4)
+    panels = matrix.kernels * 8.0 * n * width * plan.panels * 6
     return SpectrumPlan(
         "band",
         matrix.kernels * (plan.panels * (1 + plan.shares) + 2),
@@ -147,7 +147,7 @@ def _products(method: str, matrix: Matrix, columns: int, passes: int) -> Spectru
     vectors = matrix.kernels * 8.0 * n * columns * passes
     return SpectrumPlan(
         method,
-        matrix.kernels * passes * len(patches.upper()),
+        matrix.kernels * passes * (patches.sides * (patches.sides + 1) // 2),
         passes,
         matrix.kernels * passes * 2.0 * n * n * columns + 2 * vectors / 8 * columns * passes,
         passes * matrix.bytes + vectors * passes,

@@ -18,7 +18,7 @@ from ntk.spectral.power_law import fit_power_law
 from ntk.spectral.stability import condition_number, max_learning_rate, noise_floor
 from pipeline.errors import GateError, InputError
 from pipeline.plan.spectrum import Matrix, resolve_method
-from pipeline.stages import spectrum_band, spectrum_eigh
+from pipeline.stages import spectrum_band, spectrum_eigh, spectrum_lanczos
 from pipeline.stages.inputs import store_inputs
 from pipeline.stages.operator import stored_operator
 from pipeline.stages.session import Session
@@ -31,7 +31,11 @@ from pipeline.stages.spectrum_arrays import (
     spectrum_array,
 )
 
-METHODS = {"eigh": spectrum_eigh.decompose, "band": spectrum_band.decompose}
+METHODS = {
+    "eigh": spectrum_eigh.decompose,
+    "band": spectrum_band.decompose,
+    "lanczos": spectrum_lanczos.decompose,
+}
 
 HALF_POWER = 0.5
 

@@ -11,7 +11,8 @@ import pytest
 from pipeline.errors import PipelineError
 from pipeline.opened import open_run
 from pipeline.plan import memory
-from pipeline.stages import spectrum_band
+from pipeline.stages import spectrum_band, spectrum_lanczos
+from pipeline.stages.operator import GramOperator
 from tests.stages.conftest import Runner
 
 Contents = Callable[[Path], dict[str, bytes]]
@@ -95,4 +96,39 @@ def test_band_resumes_bit_for_bit(
     assert {name for name in whole if name.startswith("spectrum/")} == {
         name for name in resumed if name.startswith("spectrum/")
     }
+    assert all(whole[name] == resumed[name] for name in whole if name.startswith("spectrum/"))
+
+
+def test_lanczos_agrees_with_lapack(runner: Runner) -> None:
+    metrics = spectrum(runner, method="lanczos", count=6, vectors=4)
+    run = open_run(runner.folder / "run")
+    matrix = run.gram("ntk").to_numpy()
+    exact = np.linalg.eigvalsh(matrix)[::-1]
+    assert np.allclose(run.eigenvalues("ntk"), exact[:6], rtol=0, atol=1e-12 * exact[0])
+    vectors = run.eigenvectors("ntk")
+    assert vectors.shape == (70, 4)
+    assert np.linalg.norm(matrix @ vectors - vectors * exact[:4], axis=0).max() <= 1e-7 * exact[0]
+    assert metrics["passes"] <= 12
+    assert metrics["gates"]["pairs"]["passed"]
+    assert "lambda_min" not in metrics
+    assert {name for name in run.store.names() if name.startswith("passing/")} == set()
+
+
+@pytest.mark.parametrize("after", [1, 4])
+def test_lanczos_resumes_bit_for_bit(
+    runner: Runner, contents: Contents, monkeypatch: pytest.MonkeyPatch, after: int
+) -> None:
+    monkeypatch.setattr(spectrum_lanczos, "MAX_BLOCKS", 3)
+    wanted = {"method": "lanczos", "count": 6}
+    metrics = spectrum(runner, **wanted)
+    whole = contents(runner.folder / "run")
+    fields = {"solve": NO_SOLVE, "out": str(runner.folder / "other")}
+    runner.run("gram", **fields)
+    with pytest.MonkeyPatch.context() as patch:
+        interrupted(patch, GramOperator, "matvec", after)
+        with pytest.raises(Killed):
+            runner.run("spectrum", spectrum=wanted, **fields)
+    again = runner.run("spectrum", spectrum=wanted, **fields)["spectrum"]["ntk"]
+    assert again == metrics
+    resumed = contents(runner.folder / "other")
     assert all(whole[name] == resumed[name] for name in whole if name.startswith("spectrum/"))
