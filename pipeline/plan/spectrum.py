@@ -22,7 +22,7 @@ there); beyond, their density."""
 FEW = 0.1
 """`auto` takes `count` for few, and finds these alone, up to this share of the rows."""
 
-GUARD = 1.0
+GUARD = 0.5
 """Width of the blocks of the block Krylov method beyond `count`, as a share of it: modes that need not converge, so
 that the wanted ones do."""
 
