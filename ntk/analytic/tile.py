@@ -17,10 +17,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ntk.analytic import spatial
 from ntk.analytic.admission import check_rows_alone, check_weights
 from ntk.analytic.costs import cost
 from ntk.analytic.kernel import check_inputs, outer_kernel, paired_kernel
 from ntk.analytic.results import asked
+from ntk.analytic.staging import staged
 from ntk.stax.layer import Layer
 
 Precision = Literal["float32", "float64"]
@@ -116,6 +118,7 @@ class TileKernel:
         check_inputs(architecture, np.empty((0, *self.input_shape)), None)
         check_rows_alone(architecture)
         check_weights(architecture, self.names)
+        self._staged = staged(architecture, self.input_shape)
 
     def load(self, x: np.ndarray, graphs: np.ndarray | None = None) -> Rows:
         """x (n ≤ tile, \\*input_shape) for several tiles: checked, padded and put on the device once.
@@ -128,7 +131,7 @@ class TileKernel:
             raise ValueError(f"pattern must have one graph for each of {len(x)} rows, got {len(graphs)}")
         side = (x,) if graphs is None else (x, graphs)
         with jax.enable_x64(True):
-            return Rows(side, _padded(side, self.tile, self.dtype))
+            return Rows(side, _padded(side, self._rows(self.dtype), self.dtype))
 
     def __call__(self, x1: np.ndarray | Rows, x2: np.ndarray | Rows | None = None) -> dict[str, np.ndarray]:
         """The kernels of x1 (n1 ≤ tile, \\*input_shape) with x2, or with itself when x2 is None.
@@ -138,13 +141,13 @@ class TileKernel:
         """
         rows = x1 if isinstance(x1, Rows) else self.load(x1)
         columns = rows if x2 is None else x2 if isinstance(x2, Rows) else self.load(x2)
-        values = self._fast(rows.device, columns.device, len(rows), len(columns))
+        values = self._fast(rows.device, columns.device, len(rows), len(columns), symmetric=x2 is None)
         holes = np.isnan(next(iter(values.values())))
         if x2 is None:
             holes = np.triu(holes, 1)
         if x2 is None or holes.any():
             values = {name: value.copy() for name, value in values.items()}
-            self._fill(values, holes, rows.host, columns.host)
+            self._fill(values, holes, rows.host, columns.host, symmetric=x2 is None)
         if x2 is None:
             exact = self._diagonal(rows.host)
             for name, value in values.items():
@@ -162,16 +165,48 @@ class TileKernel:
         values = self._exact(side, side, rows, rows, itself=True)
         return {name: value.astype(self.dtype) for name, value in values.items()}
 
-    def _fast(self, side1: DeviceSide, side2: DeviceSide, n1: int, n2: int) -> dict[str, np.ndarray]:
+    def _fast(
+        self, side1: DeviceSide, side2: DeviceSide, n1: int, n2: int, *, symmetric: bool
+    ) -> dict[str, np.ndarray]:
+        """The kernels with holes; of a symmetric tile at least those above the diagonal."""
         with jax.enable_x64(True):
-            values = _outer(self.architecture, self.names)(side1, side2)
+            if self._staged is None:
+                values = _outer(self.architecture, self.names)(side1, side2)
+            else:
+                values = self._in_blocks(side1[0], side2[0], n1, n2, symmetric)
         return {name: np.asarray(value)[:n1, :n2] for name, value in values.items()}
 
-    def _fill(self, values: dict[str, np.ndarray], holes: np.ndarray, side1: Side, side2: Side) -> None:
+    def _in_blocks(
+        self, x1: jax.Array, x2: jax.Array, n1: int, n2: int, symmetric: bool
+    ) -> dict[str, jax.Array]:
+        assert self._staged is not None
+        size = spatial.block_of(self._staged, x1.dtype.itemsize, self.tile)
+        corners = spatial.wanted(size, n1, n2, symmetric)
+        most = (len(x1) // size.b1) * (len(x2) // size.b2)
+        return spatial.outer(self._staged, self.names, size, _DOUBT_LIMIT)(
+            x1, x2, _pad(corners, most, np.int32), np.int32(len(corners))
+        )
+
+    def _rows(self, dtype: np.dtype) -> int:
+        """The rows that a tile is padded to."""
+        if self._staged is None:
+            return self.tile
+        return spatial.block_of(self._staged, dtype.itemsize, self.tile).padded(self.tile)
+
+    def _fill(
+        self,
+        values: dict[str, np.ndarray],
+        holes: np.ndarray,
+        side1: Side,
+        side2: Side,
+        *,
+        symmetric: bool,
+    ) -> None:
         if self.dtype == np.float32 and np.count_nonzero(holes) > _WHOLE_TILE * holes.size:
+            wide_dtype = np.dtype(np.float64)
             with jax.enable_x64(True):
-                wide1, wide2 = (_padded(side, self.tile, np.float64) for side in (side1, side2))
-            wide = self._fast(wide1, wide2, len(side1[0]), len(side2[0]))
+                wide1, wide2 = (_padded(side, self._rows(wide_dtype), wide_dtype) for side in (side1, side2))
+            wide = self._fast(wide1, wide2, len(side1[0]), len(side2[0]), symmetric=symmetric)
             for name, value in values.items():
                 np.copyto(value, wide[name], where=holes, casting="same_kind")
             holes = holes & np.isnan(next(iter(wide.values())))
@@ -184,7 +219,11 @@ class TileKernel:
         self, side1: Side, side2: Side, rows: np.ndarray, columns: np.ndarray, itself: bool = False
     ) -> dict[str, np.ndarray]:
         """float64 kernels of row rows[i] of one side with row columns[i] of the other."""
-        run = _paired(self.architecture, self.names, itself)
+        run = (
+            _paired(self.architecture, self.names, itself)
+            if self._staged is None
+            else spatial.paired(self._staged, self.names, itself)
+        )
         size = self._pairs(len(rows))
         parts: list[dict[str, np.ndarray]] = []
         with jax.enable_x64(True):
@@ -203,6 +242,9 @@ class TileKernel:
 
     def _pairs(self, count: int) -> int:
         """Pairs per call of the paired kernel: one of two sizes, each compiled once, within the memory of a block."""
+        if self._staged is not None:
+            few, many = (spatial.pairs_at_once(self._staged, size) for size in _PAIRS)
+            return few if count <= few else many
         per_pair = 2 * cost(self.architecture, self.input_shape, get=self.names).bytes_per_pair
         few, many = (max(1, min(size, int(_PAIRS_BYTES / per_pair))) for size in _PAIRS)
         return few if count <= few else many

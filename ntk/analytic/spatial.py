@@ -1,0 +1,99 @@
+"""The staged kernel on whole tiles: blocks of pairs that fit a cache, and only those that are wanted."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+
+from ntk.analytic import displaced
+from ntk.analytic.displaced import Rows
+from ntk.analytic.footprint import EXACT_SLICES, Block, block, rows_at_once
+from ntk.analytic.kernel import read_out
+from ntk.analytic.staging import Staged
+
+
+def device() -> str:
+    """The kind of device that blocks are cut for."""
+    return "cpu" if jax.default_backend() == "cpu" else "accelerator"
+
+
+def wanted(size: Block, n1: int, n2: int, symmetric: bool) -> np.ndarray:
+    """Corners (first row, first column) of the blocks that hold an entry of n1 × n2 (symmetric: i ≤ j), (count, 2)."""
+    corners = [
+        (i, j)
+        for i in range(0, n1, size.b1)
+        for j in range(0, n2, size.b2)
+        if not symmetric or i < j + size.b2
+    ]
+    return np.asarray(corners, np.int32).reshape(-1, 2)
+
+
+@lru_cache(maxsize=256)
+def outer(staged: Staged, names: tuple[str, ...], size: Block, limit: float) -> Any:
+    """``f(x1, x2, corners, count)``: the kernels by name, (n1, n2), in the first `count` blocks of `corners`, NaN where
+    the doubt exceeds `limit`, zero in other blocks; n1 and n2 whole blocks. One compiled kernel serves full, cropped and symmetric tiles."""
+
+    def run(x1: Array, x2: Array, corners: Array, count: Array) -> dict[str, Array]:
+        first, second = _rows(staged, x1), _rows(staged, x2)
+
+        def one(k: Array, values: dict[str, Array]) -> dict[str, Array]:
+            i, j = corners[k, 0], corners[k, 1]
+            state = displaced.outer(
+                staged, _some(first, i, size.b1), _some(second, j, size.b2), wants_ntk="ntk" in names,
+                doubting=True,
+            )  # fmt: skip
+            assert state.doubt is not None
+            found = {
+                name: jnp.where(state.doubt > limit, jnp.nan, k) for name, k in read_out(state, names).items()
+            }
+            return {name: lax.dynamic_update_slice(values[name], found[name], (i, j)) for name in names}
+
+        empty = jnp.zeros((x1.shape[0], x2.shape[0]), x1.dtype)
+        return lax.fori_loop(0, count, one, {name: empty for name in names})
+
+    return jax.jit(run)
+
+
+def _rows(staged: Staged, x: Array) -> Rows:
+    """`displaced.variances`, some rows at a time."""
+    n = x.shape[0]
+    size = rows_at_once(staged, x.dtype.itemsize, n, device=device())
+    while n % size:
+        size //= 2
+    if size == n:
+        return displaced.variances(staged, x)
+    parts = lax.map(lambda part: displaced.variances(staged, part), x.reshape(-1, size, *x.shape[1:]))
+    return jax.tree.map(lambda a: jnp.moveaxis(a, 0, -2).reshape(*a.shape[1:-1], n), parts)
+
+
+def _some(rows: Rows, start: Array, count: int) -> Rows:
+    return jax.tree.map(lambda a: lax.dynamic_slice_in_dim(a, start, count, axis=a.ndim - 1), rows)
+
+
+@lru_cache(maxsize=256)
+def paired(staged: Staged, names: tuple[str, ...], itself: bool) -> Any:
+    """``f(x1, x2)``: the kernels of row i of x1 with row i of x2, (n,), exact."""
+
+    def run(x1: Array, x2: Array) -> dict[str, Array]:
+        first = displaced.variances(staged, x1)
+        second = first if itself else displaced.variances(staged, x2)
+        return read_out(
+            displaced.paired(staged, first, second, wants_ntk="ntk" in names, itself=itself), names
+        )
+
+    return jax.jit(run)
+
+
+def pairs_at_once(staged: Staged, most: int) -> int:
+    """Pairs per call of `paired`, `most` or less."""
+    return rows_at_once(staged, 8, most, EXACT_SLICES, device())
+
+
+def block_of(staged: Staged, itemsize: int, tile: int) -> Block:
+    """The block for this process's device."""
+    return block(staged, itemsize, tile, device())
