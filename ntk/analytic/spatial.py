@@ -72,7 +72,10 @@ def _rows(staged: Staged, x: Array) -> Rows:
 
 
 def _some(rows: Rows, start: Array, count: int) -> Rows:
-    return jax.tree.map(lambda a: lax.dynamic_slice_in_dim(a, start, count, axis=a.ndim - 1), rows)
+    # Settled: the loop over displacements must not slice anew at each step.
+    return lax.optimization_barrier(
+        jax.tree.map(lambda a: lax.dynamic_slice_in_dim(a, start, count, axis=a.ndim - 1), rows)
+    )
 
 
 @lru_cache(maxsize=256)
