@@ -14,6 +14,8 @@ from ntk.errors import ArchitectureError
 from ntk.stax.layer import Layer
 
 _LARGEST = 1024
+#: Pairs of inputs with positions are dear: small tiles, so that every core has some.
+_LARGEST_OF_POSITIONS = 32
 
 
 def concrete_kernel(
@@ -31,7 +33,7 @@ def concrete_kernel(
     if "ntk" in names and not has_weights(layer):
         nngp = concrete_kernel(layer, x1, x2, ("nngp",), graphs)
         return {**nngp, "ntk": np.zeros((len(x1), len(other)), x1.dtype)}
-    tile = _tile(max(len(x1), len(other)))
+    tile = _tile(max(len(x1), len(other)), _LARGEST if x1.ndim == 2 else _LARGEST_OF_POSITIONS)
     kernel = TileKernel(layer, x1.shape[1:], get=names, precision=x1.dtype.name, tile=tile)  # type: ignore[arg-type]
     values = {name: _aligned((len(x1), len(other)), x1.dtype) for name in names}
 
@@ -72,9 +74,9 @@ def _aligned(shape: tuple[int, int], dtype: np.dtype) -> np.ndarray:
     return memory[start : start + size].view(dtype).reshape(shape)
 
 
-def _tile(rows: int) -> int:
+def _tile(rows: int, largest: int) -> int:
     """A tile size from a short list, so that batches of many sizes share few compiled kernels."""
     tile = 16
-    while tile < min(rows, _LARGEST):
+    while tile < min(rows, largest):
         tile *= 4
-    return min(tile, _LARGEST)
+    return min(tile, largest)

@@ -74,7 +74,7 @@ def block(staged: Staged, itemsize: int, tile: int, device: str = "cpu") -> Bloc
     most = min(_SLICE[device] // widest, _BLOCK[device] // pair_bytes(staged, itemsize))
     pairs = max(_LEAST_PAIRS, most)
     rows = _power(tile)
-    b2 = min(rows, max(16, _power(int(pairs**0.5) * 2)))
+    b2 = min(rows, 32)
     b1 = min(rows, max(1, 2 ** ((pairs // b2).bit_length() - 1)))
     return Block(b1, b2)
 

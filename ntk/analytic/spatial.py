@@ -36,7 +36,8 @@ def wanted(size: Block, n1: int, n2: int, symmetric: bool) -> np.ndarray:
 @lru_cache(maxsize=256)
 def outer(staged: Staged, names: tuple[str, ...], size: Block, limit: float) -> Any:
     """``f(x1, x2, corners, count)``: the kernels by name, (n1, n2), in the first `count` blocks of `corners`, NaN where
-    the doubt exceeds `limit`, zero in other blocks; n1 and n2 whole blocks. One compiled kernel serves full, cropped and symmetric tiles."""
+    the doubt exceeds `limit`, zero in other blocks; n1 and n2 whole blocks. One compiled kernel serves full, cropped
+    and symmetric tiles."""
 
     def run(x1: Array, x2: Array, corners: Array, count: Array) -> dict[str, Array]:
         first, second = _rows(staged, x1), _rows(staged, x2)
@@ -80,9 +81,10 @@ def _some(rows: Rows, start: Array, count: int) -> Rows:
 
 @lru_cache(maxsize=256)
 def paired(staged: Staged, names: tuple[str, ...], itself: bool) -> Any:
-    """``f(x1, x2)``: the kernels of row i of x1 with row i of x2, (n,), exact."""
+    """``f((x1,), (x2,))``: the kernels of row i of x1 with row i of x2, (n,), exact."""
 
-    def run(x1: Array, x2: Array) -> dict[str, Array]:
+    def run(side1: tuple[Array, ...], side2: tuple[Array, ...]) -> dict[str, Array]:
+        x1, x2 = side1[0], side2[0]
         first = displaced.variances(staged, x1)
         second = first if itself else displaced.variances(staged, x2)
         return read_out(
