@@ -7,9 +7,11 @@ from functools import singledispatch
 from math import prod
 from typing import Any, cast
 
+from ntk.analytic import footprint
 from ntk.analytic.admission import check_output, check_rows_alone, check_weights
 from ntk.analytic.requirements import needs_full
 from ntk.analytic.results import asked
+from ntk.analytic.staging import staged
 from ntk.stax.attention import GlobalSelfAttention
 from ntk.stax.combinators import Parallel, Serial
 from ntk.stax.elementwise import ElementwiseNumerical, Nonlinearity
@@ -20,13 +22,17 @@ from ntk.stax.rearranging import DotGeneral, ImageResize
 from ntk.stax.signal import Signal, Signals, entry, trace
 from ntk.stax.spatial import AvgPool, Conv, ConvLocal, ConvTranspose, SumPool
 
+#: Rows of the smallest tile for which the bytes per pair of inputs with positions hold.
+SMALLEST_TILE = 64
+
 
 @dataclass(frozen=True, slots=True)
 class Cost:
     """Work and memory per pair of inputs, NNGP and NTK together.
 
     flops_per_pair: floating-point operations. bytes_per_pair: peak of the temporaries that live at once, in float64,
-    the returned kernels not counted; half of it in float32.
+    the returned kernels not counted; half of it in float32. Inputs with positions are computed in blocks of pairs whose
+    memory does not grow with the tile: their figure is that of tiles of `SMALLEST_TILE` rows, a bound for larger ones.
     """
 
     flops_per_pair: float
@@ -54,7 +60,13 @@ def cost(architecture: Layer, input_shape: tuple[int, ...], *, get: Any = None) 
     check_output(architecture, after)
     check_rows_alone(architecture)
     check_weights(architecture, asked(get))
-    return Cost(2.0 * elements * signal.channels + work, 8.0 * _LIVE_ARRAYS * max(elements, widest))
+    stages = staged(architecture, signal.shape)
+    live = (
+        8.0 * _LIVE_ARRAYS * max(elements, widest)
+        if stages is None
+        else footprint.tile_bytes(stages, SMALLEST_TILE) / SMALLEST_TILE**2
+    )
+    return Cost(2.0 * elements * signal.channels + work, live)
 
 
 def _walk(layer: Layer, signal: Signals, at: str, power: int) -> tuple[Signals, float, int]:

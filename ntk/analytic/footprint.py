@@ -90,10 +90,16 @@ def rows_at_once(staged: Staged, itemsize: int, rows: int, slices: int = _SLICES
     return min(rows, 2 ** (fitting.bit_length() - 1))
 
 
-def block_bytes(staged: Staged, itemsize: int) -> int:
-    """Bytes of the temporaries of a block on a CPU, of pairs, of rows or of exact pairs in float64: the most."""
-    pairs = max(block(staged, itemsize, 2**16).pairs, _LEAST_PAIRS)
-    return max(
-        pairs * pair_bytes(staged, itemsize),
-        max(_LEAST_PAIRS * pair_bytes(staged, 8, EXACT_SLICES), _BLOCK["cpu"]),
+def tile_bytes(staged: Staged, tile: int) -> int:
+    """Bytes of the temporaries of a tile on a CPU, in float64: a block of pairs, of rows or of exact pairs, whichever
+    takes the most, and what is known of each row alone."""
+    pairs = max(block(staged, 8, tile).pairs, _LEAST_PAIRS)
+    blocks = max(
+        pairs * pair_bytes(staged, 8), _LEAST_PAIRS * pair_bytes(staged, 8, EXACT_SLICES), _BLOCK["cpu"]
     )
+    row = sum(prod(stage.sizes) * (stage.channels + 2 + _leaves(stage.layers)) for stage in staged.stages)
+    return blocks + 8 * 4 * tile * row
+
+
+def _leaves(layer: Layer) -> int:
+    return sum(map(_leaves, layer.layers)) if isinstance(layer, (Serial, Parallel)) else 1

@@ -26,11 +26,21 @@ def fully_connected(activation: str, depth: int) -> list[Any]:
     ]
 
 
+CONV: list[Any] = [
+    {"Conv": {"out_chan": 64, "filter_shape": [3, 3], "padding": "SAME", "W_std": 1.5, "b_std": 0.05}},
+    "Relu",
+]
+HALVED = {"AvgPool": {"window_shape": [2, 2], "strides": [2, 2]}}
+MYRTLE_5 = [*CONV * 2, HALVED, *CONV, HALVED, *CONV, HALVED, HALVED, "Flatten", {"Dense": {"out_dim": 1}}]
+
 CASES: dict[str, tuple[list[Any], tuple[int, ...], int]] = {
     "fc-relu-3": (fully_connected("Relu", 3), (784,), 8192),
     "fc-erf-3": (fully_connected("Erf", 3), (784,), 8192),
     "fc-gelu-3": (fully_connected("Gelu", 3), (784,), 8192),
     "fc-relu-10": (fully_connected("Relu", 10), (784,), 4096),
+    "conv-flatten-5": ([*CONV * 5, "Flatten", {"Dense": {"out_dim": 1}}], (8, 8, 3), 512),
+    "conv-gap-5": ([*CONV * 5, "GlobalAvgPool", {"Dense": {"out_dim": 1}}], (8, 8, 3), 128),
+    "myrtle-5": (MYRTLE_5, (16, 16, 3), 64),
 }
 """Name → architecture, shape of one input, rows."""
 
