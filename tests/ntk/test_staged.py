@@ -121,7 +121,8 @@ def test_tiles_of_images_are_symmetric_cropped_and_exact_for_duplicates(precisio
     wide = np.empty((6, 6))
     for k in range(6):
         wide[np.arange(6), (np.arange(6) + k) % 6] = exact[k]
-    tolerance = 1e-5 if precision == "float32" else 1e-10
+    # A pooling leaves residuals of nearly equal inputs to cancellation, in either layout: angles to √ε.
+    tolerance = 1e-5 if precision == "float32" else 1e-8
     np.testing.assert_array_equal(square, square.T)
     np.testing.assert_allclose(square, wide, rtol=tolerance)
     np.testing.assert_allclose(cross, wide[:3, 3:], rtol=tolerance)
