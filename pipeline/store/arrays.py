@@ -187,9 +187,9 @@ class ArrayStore:
         block = np.ascontiguousarray(block).reshape(shape)
         try:
             array.set_block_selection(key, block)
-            nbytes = self._file(name, key).stat().st_size
+            nbytes = self.chunk_file(name, key).stat().st_size
         except OSError as error:
-            raise disk_error(error, self._file(name, key), "write the tile") from error
+            raise disk_error(error, self.chunk_file(name, key), "write the tile") from error
         return digest(block), nbytes
 
     def read(self, name: str, key: Key) -> Block:
@@ -249,7 +249,7 @@ class ArrayStore:
             block.shape,
             block.dtype.name,
             seconds=0.0,
-            nbytes=self._file(name, key).stat().st_size,
+            nbytes=self.chunk_file(name, key).stat().st_size,
             worker=worker_name(),
             started=time.time(),
             note={"adopted": True},
@@ -297,7 +297,7 @@ class ArrayStore:
         """
         keys = list(keys)
         for key in keys:
-            path = self._file(name, key)
+            path = self.chunk_file(name, key)
             try:
                 path.unlink(missing_ok=True)
             except OSError as error:
@@ -375,7 +375,8 @@ class ArrayStore:
 
     # Inside
 
-    def _file(self, name: str, key: Key) -> Path:
+    def chunk_file(self, name: str, key: Key) -> Path:
+        """The file of a chunk, there or not."""
         return self._root / name / self.array(name).metadata.encode_chunk_key(key)
 
     def _home(self, name: str) -> LocalStore:
@@ -407,7 +408,7 @@ class ArrayStore:
         try:
             array, region = self.array(name), self.region(name, key)
             if array.attrs["compression"] == "none":
-                whole = mapped_chunk(self._file(name, key), array.chunks, array.dtype)
+                whole = mapped_chunk(self.chunk_file(name, key), array.chunks, array.dtype)
                 if whole is not None:
                     return whole[tuple(slice(part.stop - part.start) for part in region)]
         except (InputError, IndexError, OSError):
@@ -426,7 +427,7 @@ class ArrayStore:
             return TileFault(name, key, error.message)
         except IndexError as error:
             return TileFault(name, key, str(error))
-        path = self._file(name, key)
+        path = self.chunk_file(name, key)
         if not path.is_file():
             return TileFault(name, key, f"its file {path} is missing")
         try:

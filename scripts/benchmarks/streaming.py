@@ -1,0 +1,107 @@
+"""Products with the stored Gram matrix, against reading the same chunks with nothing done to them."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.config.cluster import LocalCluster
+from pipeline.plan.gram import gram_array
+from pipeline.plan.products import Patches
+from pipeline.plan.tasks import Record, Task
+from pipeline.stages.depends import fingerprint
+from pipeline.stages.operator import stored_operator
+from pipeline.stages.session import Session
+from pipeline.stages.worker import Stopwatch, opened, stored_record
+from scripts.benchmarks import report, runs
+
+
+@dataclass(frozen=True, slots=True)
+class ReadWork:
+    """Reads the tiles of a patch and does nothing with them: `checked` by the store, else the files' plain bytes into
+    one buffer."""
+
+    directory: str
+    patches: Patches
+    checked: bool
+
+    def __call__(self, task: Task) -> list[Record]:
+        store = opened(self.directory, "read")
+        name = gram_array("ntk")
+        array = store.array(name)
+        buffer = bytearray(array.chunks[0] * array.chunks[1] * array.dtype.itemsize + 4)
+        for key in self.patches.tiles(*task.args):
+            if self.checked:
+                store.read(name, key)
+            else:
+                with store.chunk_file(name, key).open("rb", buffering=0) as file:
+                    file.readinto(buffer)
+        return []
+
+
+def measure(rows: int, tile: int, columns: tuple[int, ...], repeats: int) -> dict[str, Any]:
+    """Seconds and bytes a second of reading and of products, after one pass that warms the page cache."""
+    rng = np.random.default_rng(0)
+    with tempfile.TemporaryDirectory() as folder:
+        kernel = {"architecture": runs.RELU3, "precision": "float32"}
+        options = {"kernel": kernel, "gram": {"tile": tile}, "spectrum": {"method": "none"}}
+        ready = runs.prepared(Path(folder), rng.standard_normal((rows, 2)), LocalCluster(), **options)
+        with runs.session(ready) as session:
+            nbytes = fill(session, rng)
+            patches = Patches.of(session.grid, 4)
+            result: dict[str, Any] = {
+                "rows": rows,
+                "tile": tile,
+                "GB": nbytes / 1e9,
+                "tasks": len(patches.upper()),
+            }
+
+            def reading(checked: bool) -> Callable[[], object]:
+                work = ReadWork(str(session.directory), patches, checked)
+                tasks = [Task(f"read/{i}.{j}", "read", (i, j)) for i, j in patches.upper()]
+                return lambda: session.collect(tasks, work)
+
+            operator = stored_operator(session, "ntk", "gram")
+            cases = {"read plain": reading(False), "read checked": reading(True)}
+            for k in columns:
+                vectors = rng.standard_normal((rows, k))
+                cases[f"product, {k} columns"] = lambda vectors=vectors: operator.matvec(vectors)
+            seconds: dict[str, list[float]] = {name: [] for name in cases}
+            for repeat in range(repeats + 1):
+                for name, case in cases.items():
+                    began = time.perf_counter()
+                    case()
+                    if repeat:
+                        seconds[name].append(time.perf_counter() - began)
+            for name, walls in seconds.items():
+                result[f"{name}: GB/s"] = nbytes / report.median(walls) / 1e9
+            for name in cases:
+                if name.startswith("product"):
+                    for base in ("read plain", "read checked"):
+                        ratios = [b / a for a, b in zip(seconds[name], seconds[base], strict=True)]
+                        result[f"{name} / {base}"] = report.median(ratios)
+            result["peak MB per worker"] = session.peak_memory / 1e6
+    return result
+
+
+def fill(session: Session, rng: np.random.Generator) -> int:
+    """Store random tiles where the Gram matrix would be; returns their bytes."""
+    name, grid = gram_array("ntk"), session.grid
+    session.create(
+        name,
+        (grid.n, grid.n),
+        (grid.tile, grid.tile),
+        fingerprint=fingerprint(session.identity),
+        dtype="float32",
+    )
+    block = rng.standard_normal((grid.tile, grid.tile), dtype=np.float32)
+    for i, j in grid.upper():
+        tile = np.roll(block, (i, j), (0, 1))[: grid.size(i), : grid.size(j)]
+        session.record([stored_record(session.store, name, (i, j), tile, Stopwatch())])
+    return sum(record.nbytes for record in session.journal.records(name).values())
