@@ -146,8 +146,9 @@ def _distinct_sorted(value: tuple[float, ...]) -> tuple[float, ...]:
 class SolveConfig(Model):
     """Kernel regression (K + ridge · mean(diag K) · I) A = Y."""
 
-    method: Literal["auto", "cholesky", "none"] = "auto"
-    """`cholesky`: blocked, out of core; `none`: no regression."""
+    method: Literal["auto", "cholesky", "cg", "none"] = "auto"
+    """`cholesky`: blocked, out of core; `cg`: preconditioned block conjugate gradients; `auto`: the faster one for this
+    size, by the plan; `none`: no regression."""
     ridge: Annotated[
         tuple[Annotated[float, Field(ge=0, le=1e12, allow_inf_nan=False)], ...], Field(strict=False)
     ] = (
@@ -167,6 +168,15 @@ class SolveConfig(Model):
     select: Literal["loo", "held_out"] = "loo"
     """What chooses the ridge: leave-one-out error of the training rows, or the error on the held-out rows (which
     then is no longer an unbiased test error; the report says so)."""
+
+    tolerance: Annotated[float, Field(gt=0, lt=1)] = 1e-6
+    """`cg`: relative residual that every right-hand side must reach."""
+    preconditioner: Literal["rpcholesky", "nystrom", "none"] = "rpcholesky"
+    """`cg`: randomly pivoted Cholesky (needs some columns of the matrix only), randomised Nyström, or none."""
+    rank: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    """`cg`: largest rank of the preconditioner; `auto` chooses from the rows and the memory limit."""
+    max_iterations: Annotated[int, Field(ge=1)] = 1000
+    """`cg`: most products with the matrix for each ridge."""
 
     @field_validator("ridge", mode="before")
     @classmethod

@@ -15,8 +15,18 @@ from pipeline.config.model import RunConfig
 from pipeline.config.sizes import human_bytes, human_seconds
 from pipeline.plan import memory
 from pipeline.plan.gram import cross_tasks, rows_kept, supertile, task_count
+from pipeline.plan.iterative import (
+    ASSUMED_PRODUCTS,
+    PROPOSALS,
+    Choice,
+    choose,
+    columns_of,
+    coordinator,
+    rank_of,
+)
 from pipeline.plan.memory import Need
-from pipeline.plan.resources import Resources
+from pipeline.plan.products import Patches
+from pipeline.plan.resources import ASSUMED_FLOPS, READ_RATE, Resources
 from pipeline.plan.spectrum import Matrix, resolve_method
 from pipeline.plan.tiles import TileGrid
 
@@ -34,12 +44,6 @@ FACTOR_TILE = 512
 
 TILES_PER_WORKER = 8
 """`auto` cuts small matrices into at least this many tiles for each worker."""
-
-ASSUMED_FLOPS = 20e9
-"""Flops a second of one thread, where nothing was measured."""
-
-READ_RATE = 1.5e9
-"""Bytes a second at which stored tiles are read and checked, where nothing was measured."""
 
 
 def assumed_tile_seconds(tile: int, flops_per_pair: float, threads: int) -> float:
@@ -75,7 +79,8 @@ class StagePlan:
     """One stage: how many tasks, arithmetic, traffic with the store and the peak memory of a worker.
 
     `skipped` says why a stage that was asked for with `auto` will not be done; `method` is what a stage with several
-    will use, and `passes` how often that reads a stored matrix.
+    will use, and `passes` how often that reads a stored matrix; `why` says
+    what the method of the solve stage is and why.
     """
 
     name: str
@@ -87,6 +92,7 @@ class StagePlan:
     skipped: str = ""
     method: str = ""
     passes: float = 0.0
+    why: str = ""
 
     def seconds(self, resources: Resources, flops_rate: float | None = None) -> float:
         """Projected wall time: arithmetic at `flops_rate` a thread and reading, spread over the workers."""
@@ -172,6 +178,7 @@ class Plan:
                 "",
                 f"spectrum by {spectrum.method}: {spectrum.passes:.3g} passes over each stored matrix",
             ]
+        lines += [f"{stage.name} by {stage.why}" for stage in self.stages if stage.why]
         document = self.to_json(price)
         basis = "from measured tiles" if document["calibrated"] else "from assumed rates (not calibrated)"
         lines += [
@@ -203,7 +210,16 @@ def make_plan(
     Raises:
         InputError: a stage needs more memory than a worker may use; names the worst part and a tile that fits.
     """
-    needs = _needs(config, problem, resources.threads)
+    choice = None
+    if config.solves:
+        choice = choose(config.solve, problem.rows, problem.outputs, problem.itemsize, resources)
+        if choice.method == "cg":
+            rank = rank_of(config.solve, problem.rows, problem.outputs, resources.memory)
+            columns = columns_of(config.solve, problem.outputs)
+            memory.require_fits(
+                "conjugate gradients", coordinator(problem.rows, columns, rank), resources.memory
+            )
+    needs = _needs(config, problem, resources.threads, choice)
     chosen = config.gram.tile if config.gram.tile != "auto" else tile
     if chosen is None:
         chosen = _auto_tile(problem, resources, needs, factored=config.solves)
@@ -214,11 +230,17 @@ def make_plan(
         )
     peaks = {name: need(grid.tile).total for name, need in needs.items()}
     return Plan(
-        problem, grid, resources, tuple(_stages(config, problem, resources, grid, peaks)), seconds_per_tile
+        problem,
+        grid,
+        resources,
+        tuple(_stages(config, problem, resources, grid, peaks, choice)),
+        seconds_per_tile,
     )
 
 
-def _needs(config: RunConfig, p: Problem, threads: int) -> dict[str, Callable[[int], Need]]:
+def _needs(
+    config: RunConfig, p: Problem, threads: int, choice: Choice | None
+) -> dict[str, Callable[[int], Need]]:
     """Peak memory of each kind of task as a function of the tile."""
     row_bytes = p.row_size * 8
     columns = p.outputs * config.predictors
@@ -234,7 +256,12 @@ def _needs(config: RunConfig, p: Problem, threads: int) -> dict[str, Callable[[i
     }
     # A worker that computed Gram tiles before keeps JAX in memory.
     jax = memory.PROCESS_WITH_JAX
-    if config.solves:
+    if choice is not None and choice.method == "cg":
+        width = columns_of(config.solve, p.outputs)
+        needs["product"] = lambda tile: memory.product_task(
+            tile, Patches.of(TileGrid(p.rows, tile), p.itemsize).rows_per_side, width, itemsize=p.itemsize
+        )
+    elif choice is not None:
         needs["cholesky"] = lambda tile: memory.cholesky_task(tile, process=jax)
         needs["substitution"] = lambda tile: memory.substitution_task(p.rows, p.outputs, tile, process=jax)
         needs["inverse diagonal"] = lambda tile: memory.inverse_diagonal_task(p.rows, tile, process=jax)
@@ -273,7 +300,12 @@ def _auto_tile(
 
 
 def _stages(
-    config: RunConfig, p: Problem, resources: Resources, grid: TileGrid, peaks: dict[str, int]
+    config: RunConfig,
+    p: Problem,
+    resources: Resources,
+    grid: TileGrid,
+    peaks: dict[str, int],
+    choice: Choice | None,
 ) -> list[StagePlan]:
     n, b = float(p.rows), grid.blocks
     entries = sum(grid.entries(i, j) for i, j in grid.upper()) if b <= 1000 else n * n / 2
@@ -289,21 +321,9 @@ def _stages(
         gram_bytes += pairs * p.itemsize * p.kernels
         tasks += len(cross_tasks(-(-p.test_rows // grid.tile), b, ("",), (), side))
     stages = [StagePlan("gram", tasks, gram_flops, 0.0, gram_bytes, peaks["gram"])]
-    if config.solves:
-        ridges = len(config.solve.ridge)
-        tile_bytes = 8.0 * grid.tile**2
-        # Factor n³/3, inverse diagonal n³/3, two triangular solves; a factor tile (i, j) reads 2 i tiles above it.
-        factor_reads = tile_bytes * b * (b + 1) * (b + 2) / 3
-        stages.append(
-            StagePlan(
-                "solve",
-                ridges * (grid.count + b + 1),
-                ridges * (2 * n**3 / 3 + 4 * n * n * p.outputs),
-                ridges * (1.5 * factor_reads + 4 * entries * 8),
-                ridges * entries * 8,
-                max(peaks["cholesky"], peaks["substitution"], peaks["inverse diagonal"]),
-            )
-        )
+    if choice is not None:
+        cost = _iterative if choice.method == "cg" else _direct
+        stages.append(cost(config, p, resources, grid, entries, peaks, choice))
     if config.predicts:
         pairs = float(p.test_rows) * n
         columns = p.outputs * config.predictors
@@ -321,6 +341,46 @@ def _stages(
     if config.spectrum.method != "none":
         stages.append(_spectrum(config, p, resources, grid))
     return stages
+
+
+def _direct(
+    config: RunConfig, p: Problem, resources: Resources, grid: TileGrid, entries: float, peaks: dict[str, int],
+    choice: Choice,
+) -> StagePlan:  # fmt: skip
+    """Cholesky: factor n³/3, inverse diagonal n³/3, two triangular solves; a factor tile (i, j) reads 2 i tiles."""
+    n, b, ridges = float(p.rows), grid.blocks, len(config.solve.ridge)
+    factor_reads = 8.0 * grid.tile**2 * b * (b + 1) * (b + 2) / 3
+    return StagePlan(
+        "solve",
+        ridges * (grid.count + b + 1),
+        ridges * (2 * n**3 / 3 + 4 * n * n * p.outputs),
+        ridges * (1.5 * factor_reads + 4 * entries * 8),
+        ridges * entries * 8,
+        max(peaks["cholesky"], peaks["substitution"], peaks["inverse diagonal"]),
+        why=str(choice),
+    )
+
+
+def _iterative(
+    config: RunConfig, p: Problem, resources: Resources, grid: TileGrid, entries: float, peaks: dict[str, int],
+    choice: Choice,
+) -> StagePlan:  # fmt: skip
+    """CG: a reading of the matrix and 4 flops an entry and column for each product; n·rank² for the preconditioner."""
+    columns = columns_of(config.solve, p.outputs)
+    rank = rank_of(config.solve, p.rows, p.outputs, resources.memory)
+    products = len(config.solve.ridge) * ASSUMED_PRODUCTS
+    patches = Patches.of(grid, p.itemsize)
+    passes = products + rank / PROPOSALS
+    return StagePlan(
+        "solve",
+        round(passes * len(patches.upper())),
+        products * 4 * entries * columns + 4.0 * p.rows * rank**2,
+        passes * entries * p.itemsize,
+        # Partial sums and checkpoints of every product.
+        products * (patches.sides + 4) * p.rows * columns * 8.0,
+        max(peaks["product"], coordinator(p.rows, columns, rank).total),
+        why=str(choice),
+    )
 
 
 def _spectrum(config: RunConfig, p: Problem, resources: Resources, grid: TileGrid) -> StagePlan:

@@ -12,6 +12,12 @@ from pipeline.config.sizes import parse_bytes
 USABLE = 0.8
 """Share of this machine's memory that runs may plan with; the rest is the system's and the page cache's."""
 
+ASSUMED_FLOPS = 20e9
+"""Flops a second of one thread, where nothing was measured."""
+
+READ_RATE = 1.5e9
+"""Bytes a second at which stored tiles are read and checked, where nothing was measured."""
+
 FEW_CORES = 8
 """Up to this many cores a worker computes with one thread, beyond with four: fewer processes to feed."""
 

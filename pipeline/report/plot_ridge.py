@@ -60,9 +60,11 @@ def _draw(axes: Axes, label: str, leave_one_out: Points, held_out: Points, chose
 
 
 def _caption(panels: list[tuple[str, Points, Points]], chosen: Mapping[str, Any]) -> str:
-    by = {"loo": "the smallest leave-one-out error", "test": "the smallest held-out error"}.get(
-        chosen.get("by", "")
-    )
+    by = {
+        "loo": "the smallest leave-one-out error",
+        "gcv": "the smallest generalised cross-validation error",
+        "held_out": "the smallest held-out error",
+    }.get(chosen.get("by", ""))
     text = ""
     if chosen.get("ridge") is not None:
         text = f"The dotted line marks the chosen ridge, {setting(chosen['ridge'])}"

@@ -45,6 +45,11 @@ def depends(config: RunConfig, identity: Depends, prints: dict[str, str]) -> dic
             "solve.ridge": json.dumps(config.solve.ridge),
         }
     )
+    if config.solve.method in ("auto", "cg"):
+        solve |= {
+            f"solve.{field}": str(getattr(config.solve, field))
+            for field in ("tolerance", "preconditioner", "rank", "max_iterations")
+        }
     select = {"solve.select": config.solve.select}
     square = identity | {"kernel.get": ", ".join(config.kernel.get)}
     cross = {"gram.cross": "true", "data.test.x": held_out["data.test.x"]} if config.gram.cross else {}

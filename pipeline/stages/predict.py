@@ -91,10 +91,10 @@ def run(session: Session) -> dict[str, Any]:
         ((ALPHA, len(config.solve.ridge)), (FLOW, len(bounds))),
     )  # fmt: skip
     session.run(tasks, work, "predict")
-    return session.finish("predict", _close(session, solve["chosen"]["ridge"], bounds))
+    return session.finish("predict", _close(session, solve["chosen"], bounds))
 
 
-def _close(session: Session, chosen: float, bounds: list[float]) -> dict[str, Any]:
+def _close(session: Session, solved: dict[str, Any], bounds: list[float]) -> dict[str, Any]:
     config, blocks = session.config, -(-len(session.inputs.x_test) // session.grid.tile)
     path = np.concatenate([session.store.read(PREDICTIONS, (0, block, 0)) for block in range(blocks)], axis=1)
     ridges: list[dict[str, Any]] = [{"ridge": ridge} for ridge in config.solve.ridge]
@@ -103,7 +103,7 @@ def _close(session: Session, chosen: float, bounds: list[float]) -> dict[str, An
         for time, bound in zip(config.predict.times, bounds, strict=True)
     ]
     y = session.inputs.y_test
-    by = "loo"
+    chosen, by = solved["ridge"], solved["by"]
     if y is not None:
         for entry, predictions in zip([*ridges, *times], path, strict=True):
             entry |= scores.score(y, predictions, config.data.task)

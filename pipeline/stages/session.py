@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import re
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,13 +21,13 @@ from pipeline.plan.tasks import Record, Task
 from pipeline.plan.tiles import TileGrid
 from pipeline.runtime.cluster import LocalSettings, SerialSettings, open_executor
 from pipeline.runtime.drive import drive
-from pipeline.runtime.events import Event, Summary, TaskDone
+from pipeline.runtime.events import Event, Finished, Started, Summary, TaskDone
 from pipeline.runtime.executor import Work
 from pipeline.stages import rundir
 from pipeline.stages.depends import Depends, depends, fingerprint
 from pipeline.stages.kernels import KernelSpec
 from pipeline.stages.worker import Stopwatch, stored_record
-from pipeline.store.arrays import ArrayStore
+from pipeline.store.arrays import ArrayStore, worker_name
 from pipeline.store.format import Compression
 from pipeline.store.journal import Journal
 from pipeline.store.lease import Lease
@@ -233,9 +234,32 @@ class Session:
         self.writer.append(records)
         self.journal.refresh()
 
-    def put(self, name: str, key: tuple[int, ...], block: Any) -> None:
-        """Write a small chunk from this process, and its record."""
-        self.record([stored_record(self.store, name, key, block, Stopwatch())])
+    def put(self, name: str, key: tuple[int, ...], block: Any, note: dict[str, Any] | None = None) -> None:
+        """Write a chunk from this process, and its record."""
+        self.record([stored_record(self.store, name, key, block, Stopwatch(), note=note)])
+
+    @contextlib.contextmanager
+    def counting(self, label: str, total: int) -> Iterator[Callable[[int], None]]:
+        """Progress of work that this process directs: yields what is told how much of `total` is done.
+
+        Raises:
+            Stopped, Interrupted: a stop was asked for, when it is told next.
+        """
+        began = time.perf_counter()
+
+        def tell(event: Event, done: int) -> None:
+            if self.listener is not None:
+                self.listener(Progress(label, total, done, event))
+
+        def count(done: int) -> None:
+            tell(TaskDone(label, (), time.perf_counter() - began, worker_name(), done, total), done)
+            if self.stop is not None and self.stop.is_set:
+                raise self.stop.error(f"{label}: what is done is recorded")
+
+        tell(Started(total, 0), 0)
+        yield count
+        seconds = time.perf_counter() - began
+        tell(Finished(Summary(total, 0, 0, seconds, seconds)), total)
 
     def start_workers(self) -> None:
         """Let the workers start beside what this process does before their first task."""

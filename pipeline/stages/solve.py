@@ -1,23 +1,26 @@
 """The solve stage: kernel regression (K + λI) A = Y for every ridge, by the method that was asked for.
 
-A method (`solve_cholesky`) stores A and hands back its residuals; here they are held against their gates, the
-ridges are scored by leave-one-out error, and one is chosen.
+A method (`solve_cholesky`, `solve_cg`) stores A and hands back its residuals; here they are held against their gates,
+the ridges are scored by leave-one-out error or by what the method knows instead, and one is chosen.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from ntk.linalg.operator import Norms
 from pipeline.errors import GateError
-from pipeline.stages import scores, solve_cholesky
+from pipeline.plan.iterative import choose
+from pipeline.stages import scores, solve_cg, solve_cholesky
 from pipeline.stages.inputs import store_inputs
 from pipeline.stages.regression import ALPHA, Regression, Solved
 from pipeline.stages.session import Session
 
 
 def run(session: Session) -> dict[str, Any]:
-    """Solve for every ridge and choose one by its leave-one-out error; returns the metrics.
+    """Solve for every ridge and choose one; returns the metrics.
 
     Raises:
         GateError: the matrix is zero, the method could not solve (see there), or a residual is too large.
@@ -33,9 +36,15 @@ def run(session: Session) -> dict[str, Any]:
         ALPHA, (len(problem.ridges), problem.grid.n, outputs), (1, problem.grid.n, outputs),
         fingerprint=session.fingerprint("solve"),
     )  # fmt: skip
-    return session.finish(
-        "solve", _close(session, problem, "cholesky", solve_cholesky.solve(session, problem))
+    choice = choose(
+        session.config.solve,
+        session.grid.n,
+        outputs,
+        np.dtype(session.spec.precision).itemsize,
+        session.resources,
     )
+    solve = {"cholesky": solve_cholesky.solve, "cg": solve_cg.solve}[choice.method]
+    return session.finish("solve", _close(session, problem, choice.method, solve(session, problem)))
 
 
 def _problem(session: Session) -> Regression:
@@ -60,10 +69,14 @@ def _close(session: Session, problem: Regression, method: str, solved: list[Solv
             entry |= {f"loo_{name}": value for name, value in figures.items()}
         ridges.append(entry)
     session.require_gates("solve", {f"ridge {entry['ridge']:g}": entry["gates"] for entry in ridges})
-    best = min(ridges, key=lambda entry: (entry["loo_rmse"], -entry["ridge"]))
-    return {
-        "kernel": problem.kernel,
-        "method": method,
-        "ridges": ridges,
-        "chosen": {"ridge": best["ridge"], "by": "loo"},
-    }
+    return {"kernel": problem.kernel, "method": method, "ridges": ridges, "chosen": _chosen(ridges)}
+
+
+def _chosen(ridges: list[dict[str, Any]]) -> dict[str, Any]:
+    """The ridge of the smallest error: leave-one-out where it is known, else generalised cross-validation."""
+    for by in ("loo", "gcv"):
+        name = f"{by}_rmse"
+        if all(name in entry for entry in ridges):
+            best = min(ridges, key=lambda entry: (entry[name], -entry["ridge"]))
+            return {"ridge": best["ridge"], "by": by}
+    return {"ridge": ridges[0]["ridge"], "by": "only"}
