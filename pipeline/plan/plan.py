@@ -222,7 +222,9 @@ def make_plan(
     needs = _needs(config, problem, resources.threads, choice)
     chosen = config.gram.tile if config.gram.tile != "auto" else tile
     if chosen is None:
-        chosen = _auto_tile(problem, resources, needs, factored=config.solves)
+        chosen = _auto_tile(
+            problem, resources, needs, factored=choice is not None and choice.method == "cholesky"
+        )
     grid = TileGrid(problem.rows, min(chosen, _round_up(problem.rows, MIN_TILE)))
     for name, need in needs.items():
         memory.require_fits(

@@ -217,7 +217,7 @@ class ArrayStore:
 
     def expect(self, name: str, key: Key) -> None:
         """Have the system read a chunk's file while the caller does something else; no more than a hint."""
-        ask_for(self._file(name, key))
+        ask_for(self.chunk_file(name, key))
 
     def read_recorded(self, record: Record) -> Block:
         """One chunk, read-only, as this record has it, whatever the journal says.
