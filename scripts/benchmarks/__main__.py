@@ -80,6 +80,22 @@ def streaming(
 
 
 @app.command()
+def iterations(
+    rows: Annotated[int, typer.Option(min=100, help="Rows of the matrix.")] = 8192,
+    rank: Annotated[int, typer.Option(min=0, help="Rank of the preconditioners; 0 for auto.")] = 0,
+    precision: Annotated[str, typer.Option(help="float32 or float64.")] = "float32",
+    limit: Annotated[int, typer.Option(min=1, help="Most products of one method.")] = 1000,
+    method: Annotated[list[str] | None, typer.Option(help="Preconditioner; may be repeated.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Products that conjugate gradients need on enlarged digits, with each preconditioner and with none."""
+    from scripts.benchmarks.iterations import measure
+
+    methods = tuple(method or ("rpcholesky", "nystrom", "none"))
+    report.show(measure(rows, rank or "auto", precision, limit, methods), as_json)
+
+
+@app.command()
 def overhead(
     tiles: Annotated[int, typer.Option(min=10, help="Tiles.")] = 2000,
     milliseconds: Annotated[float, typer.Option(min=0, help="Length of a tile.")] = 50.0,
