@@ -18,7 +18,7 @@ from ntk.spectral.power_law import fit_power_law
 from ntk.spectral.stability import condition_number, max_learning_rate, noise_floor
 from pipeline.errors import GateError, InputError
 from pipeline.plan.spectrum import Matrix, resolve_method
-from pipeline.stages import spectrum_band, spectrum_eigh, spectrum_lanczos
+from pipeline.stages import spectrum_band, spectrum_density, spectrum_eigh, spectrum_lanczos
 from pipeline.stages.inputs import store_inputs
 from pipeline.stages.operator import stored_operator
 from pipeline.stages.session import Session
@@ -35,6 +35,7 @@ METHODS = {
     "eigh": spectrum_eigh.decompose,
     "band": spectrum_band.decompose,
     "lanczos": spectrum_lanczos.decompose,
+    "density": spectrum_density.decompose,
 }
 
 HALF_POWER = 0.5
@@ -74,8 +75,10 @@ def run(session: Session) -> dict[str, Any]:
 def _figures(session: Session, request: Request, found: Found) -> dict[str, Any]:
     """What the eigenvalues of one kernel say."""
     kernel, n, precision = request.kernel, session.grid.n, session.spec.precision
-    values = session.store.read_all(spectrum_array(kernel, EIGENVALUES))
-    largest = float(values[0])
+    name = spectrum_array(kernel, EIGENVALUES)
+    # A density has no single eigenvalues.
+    values = session.store.read_all(name) if found.lambda_max is None else np.empty(0)
+    largest = float(values[0]) if found.lambda_max is None else found.lambda_max
     floor = noise_floor(largest, n, precision)
     if not largest > floor:
         raise GateError(
@@ -99,7 +102,7 @@ def _figures(session: Session, request: Request, found: Found) -> dict[str, Any]
             "condition_number_resolved": condition.resolved,
             "indefinite": found.lambda_min < -floor,
         }
-    law = fit_power_law(values, floor)
+    law = fit_power_law(values, floor) if len(values) else None
     figures["power_law"] = None if law is None else asdict(law)
     if len(values) == n:
         ridges = session.config.solve.ridge
@@ -117,8 +120,9 @@ def _label_figures(session: Session, request: Request) -> dict[str, Any]:
     if y is None:
         return {}
     n, name = session.grid.n, spectrum_array(request.kernel, LABEL_POWER)
-    if not session.journal.records(name) and request.vectors:
-        vectors = session.store.read_all(spectrum_array(request.kernel, EIGENVECTORS))
+    vectors_name = spectrum_array(request.kernel, EIGENVECTORS)
+    if not session.journal.records(name) and session.journal.records(vectors_name):
+        vectors = session.store.read_all(vectors_name)
         power = label_power(vectors, y)
         session.create(name, power.shape, power.shape, fingerprint=session.fingerprint("spectrum"))
         session.put(name, (0, 0), power)

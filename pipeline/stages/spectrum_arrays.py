@@ -45,11 +45,13 @@ class Found:
     Attributes:
         gates: residuals by name, as dicts.
         lambda_min: the smallest eigenvalue, where the method knows it.
+        lambda_max: the largest, where no eigenvalues are stored.
         figures: JSON values that only this method has.
     """
 
     gates: dict[str, Any]
     lambda_min: float | None = None
+    lambda_max: float | None = None
     figures: dict[str, Any] = field(default_factory=dict)
 
 
