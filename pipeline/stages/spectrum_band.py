@@ -274,8 +274,10 @@ def decompose(session: Session, request: Request) -> Found:
 
 def _reduce(session: Session, plan: BandPlan, work: BandWork) -> None:
     """Reduce to a band, from wherever a killed process left it."""
+    # Cut otherwise (more workers, less memory) it is another reduction, which starts at its beginning.
+    cut = f"{work.token}/{plan.bandwidth}/{plan.shares}"
     for name, (shape, chunk) in plan.arrays.items():
-        session.create(name, shape, chunk, fingerprint=work.token)
+        session.create(name, shape, chunk, fingerprint=cut)
     tasks = band_tasks(plan, session.journal.done(plan.arrays), f"spectrum/{work.kernel}")
     _drop(session, plan)
     session.run(tasks, work, "spectrum", after=lambda: _drop(session, plan))
