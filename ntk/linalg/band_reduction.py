@@ -69,9 +69,10 @@ def rank_2b_update(block: Matrix, rows: tuple[Matrix, Matrix], columns: tuple[Ma
         rows: (V_i, W_i), each (p, r).
         columns: (V_j, W_j), each (q, r).
     """
-    left = np.concatenate(rows, axis=1)
-    right = np.concatenate(columns[::-1], axis=1)
-    update(block, left.T, right.T)
+    # Two products of slices as they lie in memory: one of twice the inner size would need copies side by side.
+    (vi, wi), (vj, wj) = rows, columns
+    update(block, vi.T, wj.T)
+    update(block, wi.T, vj.T)
 
 
 def apply(reflectors: Reflectors, vectors: Matrix) -> None:

@@ -181,13 +181,13 @@ def full_eigh(n: int, *, itemsize: int = 8, process: int = PROCESS) -> Need:
 
 
 def band_task(n: int, tile: int, width: int, *, process: int = PROCESS_WITH_JAX) -> Need:
-    """One task of the reduction to a band of width b. A panel holds at most 9 blocks of n·b (its rows, the factors V,
-    X, Y, W of the panel before, a share of Y, one temporary, and the copy that is being encoded), as do the eigenvalues
-    of the band (7 n·b when it is narrowed) and the inverse iteration on it (8 n·b); a sweep holds 5 of them and 8 tiles
-    (three read ahead, the new one, its update, two being written and a copy that is encoded)."""
+    """One task of the reduction to a band of width b. A panel holds at most 7 blocks of n·b (its rows and their copy that
+    is factored, the factors V, W of the panel before, X or Y, one temporary, and the copy that is being encoded), as do
+    the eigenvalues of the band (5 n·b while it is narrowed) and the inverse iteration on it (7 n·b); a sweep holds 5 of
+    them and 8 tiles (three read ahead, the new one, two being written and two copies that are encoded)."""
     return Need((
         ("process", process),
-        ("blocks of a panel", 9 * n * width * 8),
+        ("blocks of a panel", 7 * n * width * 8),
         ("tiles", 8 * tile * tile * 8),
     ))  # fmt: skip
 
