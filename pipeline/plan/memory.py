@@ -181,7 +181,7 @@ def full_eigh(n: int, *, itemsize: int = 8, process: int = PROCESS) -> Need:
 
 
 def band_task(n: int, tile: int, width: int, *, process: int = PROCESS_WITH_JAX) -> Need:
-    """One task of the reduction to a band of width b. A panel holds at most 7 blocks of n·b (its rows and their copy that
+    """One task of the reduction to a band of width b. A panel holds at most 7 blocks of n·b (its rows, their copy that
     is factored, the factors V, W of the panel before, X or Y, one temporary, and the copy that is being encoded), as do
     the eigenvalues of the band (5 n·b while it is narrowed) and the inverse iteration on it (7 n·b); a sweep holds 5 of
     them and 8 tiles (three read ahead, the new one, two being written and two copies that are encoded)."""
