@@ -16,6 +16,7 @@ import numpy as np
 
 from pipeline.config.model import Data, Source, Split
 from pipeline.data_files import read_array, split_location
+from pipeline.data_teacher import teacher
 from pipeline.errors import InputError
 from pipeline.store.digest import digest
 
@@ -73,11 +74,11 @@ def load(config: Data) -> Inputs:
     Warns:
         DataWarning: duplicate rows; zero rows under `normalize: sphere`.
     """
-    x, y = _source(config.train, "data.train")
+    x, y = _source(config.train, "data.train", config.task)
     if config.split is not None:
         x, y, x_test, y_test = _hold_out(x, y, config.split, config.task)
     elif config.test is not None:
-        x_test, y_test = _source(config.test, "data.test")
+        x_test, y_test = _source(config.test, "data.test", config.task)
         if not len(x_test):
             raise InputError("data.test.x: has no rows", hint="leave data.test out when nothing is held out")
         if x_test.shape[1:] != x.shape[1:]:
@@ -98,15 +99,73 @@ def load(config: Data) -> Inputs:
     return Inputs(x, y, x_test, y_test, classes, prints)
 
 
-def _source(source: Source, field: str) -> tuple[np.ndarray, np.ndarray | None]:
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """The sizes of prepared data: rows to train on and held out, shape of one input, columns of the targets."""
+
+    rows: int
+    test_rows: int
+    input_shape: tuple[int, ...]
+    outputs: int
+
+    @classmethod
+    def of(cls, inputs: Inputs) -> Sizes:
+        return cls(len(inputs.x_train), len(inputs.x_test), inputs.input_shape, inputs.outputs)
+
+
+def sizes(config: Data) -> Sizes | None:
+    """What the sizes of the data will be, as far as the configuration says; None when they must be read.
+
+    Raises:
+        InputError: train and test, or the shape asked for, do not fit together.
+    """
+    train, test = config.train, config.test
+    if train.rows is None or train.features is None or (test is not None and test.rows is None):
+        return None
+    rows, test_rows = train.rows, 0
+    if config.split is not None:
+        test_rows = math.ceil(rows * config.split.test)
+        rows -= test_rows
+    if test is not None and test.rows is not None:
+        test_rows = test.rows
+        if test.features != train.features:
+            raise InputError(f"data.test has {test.features} features, but data.train has {train.features}")
+    shape = config.shape or (train.features,)
+    if math.prod(shape) != train.features:
+        raise InputError(
+            f"data.shape {shape} has {math.prod(shape)} entries, but inputs have {train.features}"
+        )
+    return Sizes(rows, test_rows, shape, 0 if config.task == "none" else train.classes)
+
+
+def sample(config: Data, rows: int) -> np.ndarray:
+    """A few prepared inputs of data whose `sizes` are in the configuration, made without the rest; of data that are not
+    there, Gaussian ones."""
+    source, found = config.train, sizes(config)
+    assert found is not None
+    if source.source == "teacher":
+        x, _ = teacher(source, rows)
+    else:
+        x = np.random.default_rng(0).standard_normal((min(rows, found.rows), math.prod(found.input_shape)))
+    x = x.reshape(-1, *found.input_shape)
+    return _normalize(x, x[:0], config.normalize)[0]
+
+
+def _source(source: Source, field: str, task: str) -> tuple[np.ndarray, np.ndarray | None]:
     """Inputs as float64 and raw targets."""
+    if source.source == "teacher":
+        x, outputs = teacher(source)
+        return x, outputs if task == "regression" else outputs.argmax(axis=1)
     if source.source is not None:
         from sklearn.datasets import load_digits
 
         digits: Any = load_digits()
         return digits.data.astype(np.float64), digits.target
     if source.x is None:
-        raise InputError(f"{field}: needs `x` or `source`")
+        raise InputError(
+            f"{field}: only sizes are given, no data",
+            hint="sizes are enough for `ntk plan`; a run needs `x` (a file) or `source` (a built-in data set)",
+        )
     x = _numeric(read_array(source.x, f"{field}.x", drop=_own_column(source)), f"{field}.x")
     if x.ndim < 2:
         raise InputError(
@@ -168,10 +227,10 @@ def _some(indices: np.ndarray, most: int = 10) -> str:
 
 
 def _warn_duplicates(x: np.ndarray) -> None:
-    rows = np.ascontiguousarray(x.reshape(len(x), -1))
-    keys = rows.view(np.dtype((np.void, rows.dtype.itemsize * rows.shape[1]))).ravel()
+    # By digest: sorting the rows themselves would copy them.
+    keys = np.array([digest(row) for row in x], "S32")
     _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
-    again = np.flatnonzero(first[inverse] != np.arange(len(rows)))
+    again = np.flatnonzero(first[inverse] != np.arange(len(x)))
     if len(again):
         warnings.warn(
             f"data.train.x: {len(again)} rows repeat an earlier one (rows {_some(again)}): "
@@ -287,7 +346,7 @@ def _normalize(x: np.ndarray, x_test: np.ndarray, how: str) -> tuple[np.ndarray,
 def _to_sphere(x: np.ndarray, field: str) -> np.ndarray:
     flat = x.reshape(len(x), math.prod(x.shape[1:]))
     # Largest entry first, so that squares of entries near 1e±200 neither overflow nor vanish.
-    largest = np.abs(flat).max(axis=1, initial=0.0)
+    largest = np.maximum(flat.max(axis=1, initial=0.0), -flat.min(axis=1, initial=0.0))
     zero = largest == 0
     if zero.any():
         rows = _some(np.flatnonzero(zero))
@@ -296,4 +355,5 @@ def _to_sphere(x: np.ndarray, field: str) -> np.ndarray:
         )
     scaled = flat / np.where(zero, 1.0, largest)[:, None]
     norm = np.linalg.norm(scaled, axis=1)
-    return (scaled / np.where(zero, 1.0, norm)[:, None]).reshape(x.shape)
+    scaled /= np.where(zero, 1.0, norm)[:, None]
+    return scaled.reshape(x.shape)

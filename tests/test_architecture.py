@@ -16,7 +16,7 @@ LEVELS = [
     ("pipeline.config",),
     ("pipeline.plan",),
     ("pipeline.report", "pipeline.runtime", "pipeline.store"),
-    ("pipeline.data_files",),
+    ("pipeline.data_files", "pipeline.data_teacher"),
     ("pipeline.data",),
     ("pipeline.stages",),
     ("pipeline.opened", "pipeline.estimators", "pipeline.cli"),

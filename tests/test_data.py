@@ -209,3 +209,46 @@ def test_bad_labels(xy: Any) -> None:
     np.save(folder / "y.npy", y)
     np.save(folder / "unknown.npy", y + 1)
     refused(folder, "never shows", test={"x": str(folder / "x.npy"), "y": str(folder / "unknown.npy")})
+
+
+TEACHER = {"source": "teacher", "rows": 300, "features": 12, "classes": 3}
+
+
+def test_a_teacher_labels_its_inputs() -> None:
+    inputs = load(train=TEACHER, test=TEACHER | {"rows": 50, "draw": 1}, normalize="none")
+    assert inputs.x_train.shape == (300, 12)
+    assert inputs.outputs == 3
+    assert len(np.unique(inputs.y_train.argmax(axis=1))) == 3  # type: ignore[union-attr]
+    assert not (inputs.x_test == inputs.x_train[:50]).any()
+    again = load(train=TEACHER, normalize="none")
+    np.testing.assert_array_equal(again.x_train, inputs.x_train)
+    fewer = load(train=TEACHER | {"rows": 100}, normalize="none")
+    np.testing.assert_array_equal(fewer.x_train, inputs.x_train[:100])
+    other = load(train=TEACHER | {"seed": 1}, normalize="none")
+    assert not (other.x_train == inputs.x_train).any()
+    assert load(train=TEACHER, task="regression").y_train.shape == (300, 3)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"train": TEACHER, "split": {"test": 0.21}},
+        {"train": TEACHER, "test": TEACHER | {"rows": 7}, "shape": [2, 2, 3]},
+        {"train": TEACHER, "task": "none"},
+    ],
+)
+def test_sizes_are_known_before_the_data(fields: dict[str, Any]) -> None:
+    config = validate(Data, fields, "test")
+    assert data.sizes(config) == data.Sizes.of(data.load(config))
+
+
+def test_sizes_alone_are_no_data() -> None:
+    config = validate(Data, {"train": {"rows": 10**6, "features": 3072}, "shape": [32, 32, 3]}, "test")
+    assert data.sizes(config) == data.Sizes(10**6, 0, (32, 32, 3), 10)
+    with pytest.raises(InputError, match="only sizes are given"):
+        data.load(config)
+    for bad in ({"rows": 5}, {"features": 5}, {"source": "digits", "rows": 5}, {"x": "x", "rows": 5}):
+        with pytest.raises(InputError):
+            validate(Data, {"train": bad, "task": "none"}, "test")
+    with pytest.raises(InputError, match=r"data.shape \(4, 4, 3\) has 48 entries"):
+        data.sizes(config.model_copy(update={"shape": (4, 4, 3)}))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import singledispatch
-from math import prod
+from math import inf, prod
 from typing import Any, cast
 
 from ntk.analytic import footprint
@@ -24,6 +24,8 @@ from ntk.stax.spatial import AvgPool, Conv, ConvLocal, ConvTranspose, SumPool
 
 #: Rows of the smallest tile for which the bytes per pair of inputs with positions hold.
 SMALLEST_TILE = 64
+#: Bytes of the temporaries of one block of pairs of inputs with positions.
+BLOCK_BYTES = 2**25
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +34,17 @@ class Cost:
 
     flops_per_pair: floating-point operations. bytes_per_pair: peak of the temporaries that live at once, in float64,
     the returned kernels not counted; half of it in float32. Inputs with positions are computed in blocks of pairs whose
-    memory does not grow with the tile: their figure is that of tiles of `SMALLEST_TILE` rows, a bound for larger ones.
+    memory does not grow with the tile (`blocked`): their figure is that of tiles of `SMALLEST_TILE` rows.
     """
 
     flops_per_pair: float
     bytes_per_pair: float
+    blocked: bool = False
+
+    @property
+    def most_bytes(self) -> float:
+        """Peak of the temporaries however many pairs are asked for: inputs with positions go in blocks."""
+        return max(self.bytes_per_pair * SMALLEST_TILE**2, BLOCK_BYTES) if self.blocked else inf
 
 
 #: Operations of one nonlinearity on one covariance: two fused passes with a square root and a polynomial each.
@@ -66,7 +74,7 @@ def cost(architecture: Layer, input_shape: tuple[int, ...], *, get: Any = None) 
         if stages is None
         else footprint.tile_bytes(stages, SMALLEST_TILE) / SMALLEST_TILE**2
     )
-    return Cost(2.0 * elements * signal.channels + work, live)
+    return Cost(2.0 * elements * signal.channels + work, live, bool(signal.spatial))
 
 
 def _walk(layer: Layer, signal: Signals, at: str, power: int) -> tuple[Signals, float, int]:

@@ -14,7 +14,7 @@ from jax.core import Tracer
 from ntk.analytic import inputs
 from ntk.analytic.admission import check_output, takes_graphs
 from ntk.analytic.batches import normalises_batches, over_batches
-from ntk.analytic.costs import cost
+from ntk.analytic.costs import BLOCK_BYTES, cost
 from ntk.analytic.requirements import needs_full
 from ntk.analytic.results import asked, chosen
 from ntk.analytic.rules import propagate
@@ -53,10 +53,6 @@ def outer_kernel(
     return read_out(state, names), state.doubt
 
 
-#: Bytes of the temporaries of one block of pairs of inputs with positions.
-_BLOCK_BYTES = 2**25
-
-
 def _spatial_blocks(
     layer: Layer,
     x1: Array,
@@ -67,7 +63,7 @@ def _spatial_blocks(
 ) -> tuple[dict[str, Array], Array | None]:
     """`outer_kernel` in blocks of b1 × b2 pairs."""
     per_pair = cost(layer, x1.shape[1:], get=names).bytes_per_pair * x1.dtype.itemsize / 8
-    most = max(1, int(_BLOCK_BYTES / per_pair))
+    most = max(1, int(BLOCK_BYTES / per_pair))
     b2 = _divisor(x2.shape[0], min(most, 16))
     b1 = _divisor(x1.shape[0], max(1, most // b2))
 

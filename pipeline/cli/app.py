@@ -10,6 +10,7 @@ import typer
 
 from pipeline.cli.options import AllowCode, Cluster, Directory, Json, Out, RunFile, Set
 from pipeline.cli.output import emit, reporting, say
+from pipeline.errors import InputError
 
 app = typer.Typer(
     name="ntk",
@@ -38,13 +39,16 @@ def init(
         emit({"written": str(path)}, as_json=as_json, text=f"wrote {path}; next: ntk plan {path}")
 
 
-@app.command(epilog="Example: ntk plan run.yaml --price 2.50")
+@app.command(epilog="Example: ntk plan run.yaml --workers 64 --price 2.50")
 def plan(
     file: RunFile,
     overrides: Set = None,
     out: Out = None,
     cluster: Cluster = None,
     calibrate: Annotated[bool, typer.Option(help="Measure a few tiles for the time estimate.")] = True,
+    workers: Annotated[
+        int | None, typer.Option(metavar="K", min=1, help="Plan with K workers, each as fast as those here.")
+    ] = None,
     price: Annotated[
         float | None, typer.Option(metavar="X", min=0, help="Price of a worker for an hour.")
     ] = None,
@@ -53,12 +57,15 @@ def plan(
 ) -> None:
     """Show tiles, tasks, bytes, flops, memory and time of a run; nothing is computed beyond a few tiles."""
     with reporting(as_json):
-        from pipeline.cli.setup import prepared
+        from pipeline.cli.setup import arguments
+        from pipeline.plan import show
+        from pipeline.stages.prepare import planned
 
-        ready = prepared(
-            file, overrides=overrides, out=out, cluster=cluster, allow_code=allow_code, calibrate=calibrate
-        )  # fmt: skip
-        emit(ready.plan.to_json(price), as_json=as_json, text=ready.plan.to_text(price))
+        config, where, folder = arguments(file, overrides=overrides, out=out, cluster=cluster)
+        found = planned(
+            config, where, workers=workers, calibrate=calibrate, allow_code=allow_code, folder=folder
+        )
+        emit(show.document(found, price), as_json=as_json, text=show.text(found, price))
 
 
 @app.command(epilog="Example: ntk run run.yaml --out runs/first --set gram.tile=512")
@@ -83,11 +90,15 @@ def gram(
     shard: Annotated[
         str | None, typer.Option(metavar="K/M", help="Only the K-th of M disjoint shares, in this process.")
     ] = None,
+    extend: Annotated[
+        bool,
+        typer.Option("--extend", help="The data have new rows at the end: keep the tiles of the old ones."),
+    ] = False,
     allow_code: AllowCode = False,
     as_json: Json = False,
 ) -> None:
     """Compute and store the tiles of the Gram matrix."""
-    _stages("gram", file, overrides, out, cluster, allow_code, as_json, shard)
+    _stages("gram", file, overrides, out, cluster, allow_code, as_json, shard, extend)
 
 
 def _stage_command(name: str, does: str, example: str) -> None:
@@ -172,6 +183,7 @@ def _stages(
     allow_code: bool,
     as_json: bool,
     shard: str | None = None,
+    extend: bool = False,
 ) -> None:
     """Run one stage or all of them, and print the figures."""
     with reporting(as_json):
@@ -181,12 +193,17 @@ def _stages(
         from pipeline.stages.order import run_stages
 
         share = None if shard is None else parse_share(shard)
+        if share is not None and extend:
+            raise InputError(
+                "--extend and --shard do not go together", hint="extend first, then compute shares"
+            )
         if share is not None:
             cluster = "serial"
         ready = prepared(file, overrides=overrides, out=out, cluster=cluster, allow_code=allow_code)
         for stage in ready.plan.stages:
             if stage.skipped and only in (None, stage.name):
                 say(f"{stage.name}: not done: {stage.skipped}")
-        with working(ready, lease="run" if share is None else share_lease(share)) as session:
+        lease = "run" if share is None else share_lease(share)
+        with working(ready, lease=lease, extend=extend) as session:
             document: dict[str, Any] = run_stages(session, ready.plan, only=only, shard=share)
         emit(document, as_json=as_json, text="" if as_json else summary_text(document))

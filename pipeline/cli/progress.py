@@ -37,6 +37,12 @@ class ProgressDisplay:
             self._start(progress)
         elif isinstance(event, TaskDone):
             self._bytes += sum(record.nbytes for record in event.records)
+            for record in event.records:
+                if "pieces" in record.note:
+                    say(
+                        f"{progress.label}: tile {record.key} did not fit the memory of {record.worker}, computed in "
+                        f"{record.note['pieces']} pieces"
+                    )
             self._advance(progress)
         elif isinstance(event, Retried):
             self._retries += 1

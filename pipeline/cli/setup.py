@@ -8,20 +8,24 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from pipeline.config.cluster import AnyCluster
 from pipeline.config.load import is_resolved, load_cluster, load_run, origin
+from pipeline.config.model import RunConfig
 from pipeline.stages.prepare import Prepared, prepare
 
 
 def prepared(
-    file: Path,
-    *,
-    overrides: list[str] | None,
-    out: Path | None,
-    cluster: str | None,
-    allow_code: bool,
-    calibrate: bool = False,
+    file: Path, *, overrides: list[str] | None, out: Path | None, cluster: str | None, allow_code: bool
 ) -> Prepared:
     """Read, check and plan what the arguments describe."""
+    config, where, folder = arguments(file, overrides=overrides, out=out, cluster=cluster)
+    return prepare(config, where, allow_code=allow_code, folder=folder)
+
+
+def arguments(
+    file: Path, *, overrides: list[str] | None, out: Path | None, cluster: str | None
+) -> tuple[RunConfig, AnyCluster, Path]:
+    """The configuration, the cluster, and the folder that names in them are relative to."""
     config = load_run(file, overrides or ())
     changes: dict[str, Any] = {}
     if out is not None:
@@ -32,12 +36,11 @@ def prepared(
         changes["cluster"] = cluster
     config = config.model_copy(update=changes)
     folder = origin(file)
-    where = load_cluster(config.cluster, folder)
-    return prepare(config, where, allow_code=allow_code, folder=folder, calibrate=calibrate)
+    return config, load_cluster(config.cluster, folder), folder
 
 
 @contextlib.contextmanager
-def working(ready: Prepared, *, lease: str = "run") -> Iterator[Any]:
+def working(ready: Prepared, *, lease: str = "run", extend: bool = False) -> Iterator[Any]:
     """A session with progress on stderr, which SIGTERM and Ctrl-C end cleanly."""
     from pipeline.cli.output import say
     from pipeline.cli.progress import ProgressDisplay
@@ -48,6 +51,7 @@ def working(ready: Prepared, *, lease: str = "run") -> Iterator[Any]:
         opened = open_session(
             ready.config, ready.inputs, ready.spec, ready.identity, ready.plan.grid, ready.plan.resources,
             lease=lease, listener=display, waiting=say, folder=ready.folder,
+            extend=extend,
         )  # fmt: skip
         # The flag goes up once the run is ours: while another holder is watched a signal ends the process at once.
         with opened as session, StopFlag() as stop:

@@ -16,6 +16,11 @@ def _readable(value: str) -> str:
     return value
 
 
+def _size(value: str) -> str:
+    parse_bytes(value)
+    return value
+
+
 MemoryLimit = Annotated[str, AfterValidator(_readable)]
 """A size such as `2 GB`, or `auto`."""
 
@@ -42,7 +47,23 @@ class SerialCluster(Model):
     """Memory limit of the process, e.g. `2 GB`; `auto`: 80 % of this machine's memory."""
 
 
-Cluster = Annotated[LocalCluster | SerialCluster, Field(discriminator="kind")]
+class HypotheticalCluster(Model):
+    """Machines that are not there: for plans only."""
+
+    kind: Literal["hypothetical"]
+    workers: Annotated[int, Field(ge=1)]
+    """Worker processes; of GPUs, one on each."""
+    device: Literal["cpu", "v100", "a100", "h100"] = "cpu"
+    """What a worker computes with; its rates are assumed (pipeline/plan/rates.py)."""
+    threads: Annotated[int, Field(ge=1)] = 1
+    """CPU threads of a worker."""
+    memory: Annotated[str, AfterValidator(_size)] = "16 GB"
+    """Memory of a worker, of a GPU its own."""
+
+
+AnyCluster = LocalCluster | SerialCluster | HypotheticalCluster
+
+Cluster = Annotated[AnyCluster, Field(discriminator="kind")]
 
 
 class Clusters(RootModel[dict[str, Cluster]]):
@@ -59,7 +80,7 @@ class Clusters(RootModel[dict[str, Cluster]]):
         }
 
 
-DEFAULT: dict[str, LocalCluster | SerialCluster] = {
+DEFAULT: dict[str, AnyCluster] = {
     "local": LocalCluster(),
     "serial": SerialCluster(kind="serial"),
 }

@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from pipeline.config import yaml
-from pipeline.config.cluster import DEFAULT, Clusters, LocalCluster, SerialCluster
+from pipeline.config.cluster import DEFAULT, AnyCluster, Clusters
 from pipeline.config.model import RunConfig
 from pipeline.errors import InputError
 
@@ -39,7 +39,7 @@ def load_run(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
     return _absolute(validate(RunConfig, data, str(path)), path.resolve().parent)
 
 
-def load_cluster(name: str, beside: Path) -> LocalCluster | SerialCluster:
+def load_cluster(name: str, beside: Path) -> AnyCluster:
     """The cluster of that name, from the first of: $NTK_CLUSTER_FILE, cluster.yaml in folder `beside`, cluster.yaml in
     the current directory, the built-in entries.
 
@@ -151,7 +151,7 @@ _BRANCHES = frozenset(
 def _fields(model: type[BaseModel], location: Sequence[Any]) -> set[str]:
     """The keys that the mapping at a location may have."""
     if model is Clusters:
-        return {name for kind in (LocalCluster, SerialCluster) for name in kind.model_fields}
+        return {name for kind in typing.get_args(AnyCluster) for name in kind.model_fields}
     current: Any = model
     for part in location:
         if isinstance(part, str) and isinstance(current, type) and issubclass(current, BaseModel):

@@ -21,20 +21,42 @@ class Model(BaseModel):
 
 
 class Source(Model):
-    """Where a set of inputs comes from: files, or a data set that is built in."""
+    """Where a set of inputs comes from: files, or a data set that is built in; sizes alone are enough for a plan."""
 
     x: str | None = None
     """Inputs: `.npy`, `.npz#key`, `.zarr/path`, `.csv`; shape (rows, ...). Relative to this file's folder."""
     y: str | None = None
     """Labels or targets, one row per input: as for `x`; `.csv#column` picks a column."""
-    source: Literal["digits"] | None = None
-    """A built-in data set instead of files: `digits`, the 1,797 handwritten digits of scikit-learn (8×8)."""
+    source: Literal["digits", "teacher"] | None = None
+    """A built-in data set instead of files: `digits`, the 1,797 handwritten digits of scikit-learn (8×8); `teacher`,
+    Gaussian inputs labelled by a random network, of the size given by `rows`, `features` and `classes`."""
+    rows: Annotated[int, Field(ge=2)] | None = None
+    """Number of inputs of a `teacher`, or of data that are not there yet and only planned with."""
+    features: Annotated[int, Field(ge=1)] | None = None
+    """Numbers in one input, as `rows`; `data.shape` makes images of them."""
+    classes: Annotated[int, Field(ge=1)] = 10
+    """Classes (in regression: targets), as `rows`."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Which `teacher`."""
+    draw: Annotated[int, Field(ge=0)] = 0
+    """Which of the independent sets of inputs for that teacher."""
+
+    @property
+    def absent(self) -> bool:
+        """Whether nothing but its sizes is there."""
+        return self.x is None and self.source is None
 
     @model_validator(mode="after")
     def _one_origin(self) -> Source:
-        if (self.x is None) == (self.source is None):
+        sized = self.rows is not None or self.features is not None
+        made = self.source == "teacher" or (self.absent and sized)
+        if (self.x is not None and self.source is not None) or (self.absent and not made):
             raise ValueError("needs either `x` (a file) or `source` (a built-in data set), and not both")
-        if self.source is not None and self.y is not None:
+        if made and (self.rows is None or self.features is None):
+            raise ValueError("needs both `rows` and `features`")
+        if sized and not made:
+            raise ValueError("`rows` and `features` do not go with data that have their own size")
+        if self.x is None and self.y is not None:
             raise ValueError("`y` does not go with `source`: a built-in data set has its own labels")
         return self
 
@@ -78,7 +100,7 @@ class Data(Model):
     def _consistent(self) -> Data:
         if self.test is not None and self.split is not None:
             raise ValueError("give either `test` or `split`, not both")
-        if self.task != "none" and self.train.source is None and self.train.y is None:
+        if self.task != "none" and self.train.x is not None and self.train.y is None:
             raise ValueError(
                 f"task {self.task} needs `train.y`; use `task: none` for a Gram matrix and spectrum only"
             )
@@ -270,7 +292,7 @@ class RunConfig(Model):
                 raise ValueError(
                     "solve.select is held_out, but nothing is held out: give data.test or data.split"
                 )
-            if test is not None and test.source is None and test.y is None:
+            if test is not None and test.x is not None and test.y is None:
                 raise ValueError("solve.select is held_out, but data.test has no y to measure an error with")
         return self
 

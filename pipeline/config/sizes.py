@@ -40,7 +40,9 @@ def human_bytes(count: float) -> str:
 
 
 def human_seconds(seconds: float) -> str:
-    """`0.4 s`, `3 min 20 s`, `2 h 05 min`, `3 d 4 h`."""
+    """`12 ms`, `0.4 s`, `3 min 20 s`, `2 h 05 min`, `3 d 4 h`."""
+    if 0 < seconds < 0.1:
+        return f"{seconds * 1000:.2g} ms"
     if seconds < 60:
         return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
     whole = round(seconds)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import dataclass
 
 from pipeline.plan.tasks import Chunk, Task
 from pipeline.plan.tiles import TileGrid
@@ -23,6 +24,12 @@ MOST_TASKS = 50_000
 MOST_SIDE = 16
 """Tiles along the side of a supertile at most, unless there would be too many tasks."""
 
+TAIL_TASKS = 3
+"""So many squares of every worker, the last ones, are cut into single tiles."""
+
+MESSAGE_SECONDS = 0.003
+"""What a task costs the coordinator: all workers together are not served faster."""
+
 Windows = Iterable[tuple[tuple[int, int], ...]]
 
 
@@ -36,28 +43,56 @@ def cross_array(name: str) -> str:
     return f"cross/{name}"
 
 
-def task_count(grid: TileGrid, side: int) -> int:
-    """Number of tasks of a fresh Gram matrix: squares of this side on and above the diagonal."""
-    across = -(-grid.blocks // side)
-    return across * (across + 1) // 2
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """How a Gram matrix is cut into tasks.
+
+    Attributes:
+        side: tiles along the side of the square that a task computes.
+        tail: the last so many rows of tiles are cut into single tiles: they are computed last, and short tasks let all
+            workers end together.
+    """
+
+    side: int = 1
+    tail: int = 0
 
 
-def supertile(grid: TileGrid, seconds_per_tile: float, workers: int) -> int:
-    """Side, in tiles, of the squares of tiles that one task computes.
+def task_count(grid: TileGrid, cut: Cut) -> int:
+    """Number of tasks of a fresh Gram matrix."""
+    squares = (grid.blocks - cut.tail) // cut.side if cut.tail else -(-grid.blocks // cut.side)
+    across = -(-grid.blocks // cut.side)
+    return squares * across - squares * (squares - 1) // 2 + cut.tail * (cut.tail + 1) // 2
 
-    As large as lasts ``TASK_SECONDS`` and leaves every worker ``TASKS_PER_WORKER`` tasks; larger than that where there
-    would be more than ``MOST_TASKS``. A square of s² tiles needs 2 s blocks of inputs, a row of as many s² + 1.
+
+def supertile(grid: TileGrid, seconds_per_tile: float, workers: int) -> Cut:
+    """The cut for so many workers.
+
+    Squares as large as last ``TASK_SECONDS`` and leave every worker ``TASKS_PER_WORKER`` tasks; larger than that where
+    there would be more than ``MOST_TASKS``. A square of s² tiles needs 2 s blocks of inputs, a row of as many s² + 1.
 
     Args:
         seconds_per_tile: assumed, of one worker.
         workers: who will share the tasks.
     """
     side = _lasting_side(seconds_per_tile)
-    while side > 1 and task_count(grid, side) < TASKS_PER_WORKER * workers:
+    while side > 1 and task_count(grid, Cut(side)) < TASKS_PER_WORKER * workers:
         side -= 1
-    while task_count(grid, side) > MOST_TASKS:
+    while task_count(grid, cut := _tapered(grid, side, workers, seconds_per_tile)) > MOST_TASKS:
         side += 1
-    return side
+    return cut
+
+
+def _tapered(grid: TileGrid, side: int, workers: int, seconds_per_tile: float) -> Cut:
+    """Single tiles for the last ``TAIL_TASKS`` squares of every worker, as long as they are a small part and do not
+    come faster than the coordinator can serve them."""
+    if side == 1 or seconds_per_tile < workers * MESSAGE_SECONDS:
+        return Cut(side)
+    tiles = min(TAIL_TASKS * workers * side * side, grid.count // 4, MOST_TASKS // 2)
+    tail = int(((1 + 8 * tiles) ** 0.5 - 1) / 2)
+    whole = (
+        -(-(grid.blocks - tail) // side) * side
+    )  # rows of whole squares end where those of single tiles begin
+    return Cut(side, max(grid.blocks - whole, 0))
 
 
 def blocks_kept(side: int) -> int:
@@ -76,11 +111,11 @@ def _lasting_side(seconds_per_tile: float) -> int:
 
 
 def gram_tasks(
-    grid: TileGrid, names: tuple[str, ...], done: Collection[Chunk], side: int = 1
+    grid: TileGrid, names: tuple[str, ...], done: Collection[Chunk], cut: Cut = Cut()
 ) -> tuple[Task, ...]:
     """The tasks that compute every upper tile of every named kernel that is not done.
 
-    A task covers a square of ``side`` × ``side`` tiles (a triangle on the diagonal, less at the edge). The squares do
+    A task covers a square of tiles (a triangle on the diagonal, less at the edge), at the end one tile. The cut does
     not depend on what is done, so a rerun gives a task the same key; it merely has fewer tiles. Tasks with nothing
     left to do are left out.
 
@@ -90,7 +125,7 @@ def gram_tasks(
         grid: tiles of the training rows.
         names: kernels wanted, as ``("ntk", "nngp")``.
         done: chunks with a record.
-        side: tiles along the side of a supertile, ≥ 1.
+        cut: as ``supertile`` gives it.
 
     Returns:
         Tasks of kind ``gram`` without dependencies, ``args`` = one ``(i, j, names still wanted)`` a tile.
@@ -98,7 +133,7 @@ def gram_tasks(
     Raises:
         ValueError: side is not positive.
     """
-    return tuple(_tasks(KIND, _upper_squares(grid.blocks, side), names, gram_array, done))
+    return tuple(_tasks(KIND, _upper_squares(grid.blocks, cut), names, gram_array, done))
 
 
 def cross_tasks(
@@ -137,15 +172,20 @@ def _tasks(
             yield Task(key, kind, args=tuple(tiles), writes=tuple(writes))
 
 
-def _upper_squares(blocks: int, side: int) -> Windows:
-    """The upper tiles in squares, one row of squares after the other; row by row within a square."""
-    for top in _steps(blocks, side):
+def _upper_squares(blocks: int, cut: Cut) -> Windows:
+    """The upper tiles in squares, one row of squares after the other, row by row within a square; then the single ones
+    of the tail."""
+    side, end = cut.side, blocks - cut.tail
+    for top in _steps(end, side):
         for left in range(top, blocks, side):
             yield tuple(
                 (i, j)
-                for i in range(top, min(top + side, blocks))
+                for i in range(top, min(top + side, end))
                 for j in range(max(i, left), min(left + side, blocks))
             )
+    for i in range(end, blocks):
+        for j in range(i, blocks):
+            yield ((i, j),)
 
 
 def _rectangles(rows: int, columns: int, side: int) -> Windows:

@@ -9,7 +9,8 @@ from typing import Literal
 
 from pipeline.config.model import SolveConfig
 from pipeline.plan.memory import PROCESS_WITH_JAX, Need
-from pipeline.plan.resources import ASSUMED_FLOPS, READ_RATE, Resources
+from pipeline.plan.rates import READ_RATE
+from pipeline.plan.resources import ASSUMED_FLOPS, Resources
 
 PROPOSALS = 128
 """Rows proposed as pivots at once, and columns of one product of a Nyström approximation."""

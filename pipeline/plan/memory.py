@@ -7,6 +7,7 @@ a copy), and so does reading one (file bytes beside the decoded block).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -55,6 +56,7 @@ def gram_task(
     row_size: int,
     rows_kept: int,
     bytes_per_pair: float,
+    most_bytes: float = math.inf,
     outputs: int = 1,
     itemsize: int = 8,
     queue: int = 2,
@@ -72,6 +74,7 @@ def gram_task(
         row_size: numbers in one input.
         rows_kept: rows of inputs that stay in memory for the tiles to come.
         bytes_per_pair: temporaries of the kernel for one entry (``ntk.analytic.cost``).
+        most_bytes: of temporaries, where the kernel takes the entries in blocks.
         outputs: kernels wanted of each tile (ntk, nngp).
         itemsize: bytes of a stored entry.
         queue: blocks that wait for the writer at most.
@@ -81,7 +84,7 @@ def gram_task(
     return Need((
         ("process", process),
         ("inputs", row_size * (rows_kept * itemsize + 4 * tile * 8)),
-        ("kernel temporaries", int(tile * tile * bytes_per_pair)),
+        ("kernel temporaries", int(min(tile * tile * bytes_per_pair, most_bytes))),
         ("results", 2 * outputs * block),
         ("blocks being written", 2 * queue * block),
     ))  # fmt: skip
@@ -129,6 +132,7 @@ def prediction_task(
     row_bytes: int,
     bytes_per_pair: float,
     n: int,
+    most_bytes: float = math.inf,
     columns: int,
     itemsize: int = 8,
     process: int = PROCESS_WITH_JAX,
@@ -139,7 +143,7 @@ def prediction_task(
     return Need((
         ("process", process),
         ("inputs", 4 * tile * row_bytes),
-        ("kernel temporaries", int(tile * tile * bytes_per_pair)),
+        ("kernel temporaries", int(min(tile * tile * bytes_per_pair, most_bytes))),
         ("tile", 2 * tile * tile * itemsize),
         ("coefficients", n * columns * itemsize),
         ("sums", 2 * tile * columns * itemsize),

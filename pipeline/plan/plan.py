@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from pipeline.config.model import RunConfig
-from pipeline.config.sizes import human_bytes, human_seconds
 from pipeline.plan import memory
 from pipeline.plan.gram import cross_tasks, rows_kept, supertile, task_count
 from pipeline.plan.iterative import (
@@ -26,7 +24,8 @@ from pipeline.plan.iterative import (
 )
 from pipeline.plan.memory import Need
 from pipeline.plan.products import Patches
-from pipeline.plan.resources import ASSUMED_FLOPS, READ_RATE, Resources
+from pipeline.plan.rates import Device, Rates, assumed
+from pipeline.plan.resources import Resources
 from pipeline.plan.spectrum import Matrix, resolve_method
 from pipeline.plan.tiles import TileGrid
 
@@ -46,11 +45,6 @@ TILES_PER_WORKER = 8
 """`auto` cuts small matrices into at least this many tiles for each worker."""
 
 
-def assumed_tile_seconds(tile: int, flops_per_pair: float, threads: int) -> float:
-    """Seconds of a tile where none was measured."""
-    return tile * tile * flops_per_pair / (ASSUMED_FLOPS * threads)
-
-
 @dataclass(frozen=True, slots=True)
 class Problem:
     """What a plan has to know of the data and the kernel.
@@ -60,6 +54,7 @@ class Problem:
         outputs: columns of the targets.
         row_size: numbers in one input.
         flops_per_pair, bytes_per_pair: of the kernel, from its architecture.
+        most_bytes: of temporaries, however many pairs: where the kernel takes them in blocks.
         kernels: how many are stored.
         itemsize: bytes of a stored entry.
     """
@@ -72,15 +67,20 @@ class Problem:
     bytes_per_pair: float
     kernels: int
     itemsize: int
+    most_bytes: float = math.inf
+
+    def assumed(self, device: Device, threads: int) -> Rates:
+        """Rates of a worker on which nothing was measured."""
+        return assumed(self.flops_per_pair, self.row_size, self.itemsize, device=device, threads=threads)
 
 
 @dataclass(frozen=True, slots=True)
 class StagePlan:
     """One stage: how many tasks, arithmetic, traffic with the store and the peak memory of a worker.
 
-    `skipped` says why a stage that was asked for with `auto` will not be done; `method` is what a stage with several
-    will use, and `passes` how often that reads a stored matrix; `why` says
-    what the method of the solve stage is and why.
+    `pairs` of the flops' inputs go through the kernel. `skipped` says why a stage that was asked for with `auto` will
+    not be done; `method` is what a stage with several will use, and `passes` how often that reads a stored matrix;
+    `why` says what the method of the solve stage is and why.
     """
 
     name: str
@@ -93,55 +93,58 @@ class StagePlan:
     method: str = ""
     passes: float = 0.0
     why: str = ""
-
-    def seconds(self, resources: Resources, flops_rate: float | None = None) -> float:
-        """Projected wall time: arithmetic at `flops_rate` a thread and reading, spread over the workers."""
-        rate = (flops_rate or ASSUMED_FLOPS) * resources.threads
-        workers = min(resources.workers, max(self.tasks, 1))
-        return (self.flops / rate + self.reads / READ_RATE) / workers
+    pairs: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """All stages of a run on given resources."""
+    """All stages of a run on given resources, at given rates."""
 
     problem: Problem
     grid: TileGrid
     resources: Resources
     stages: tuple[StagePlan, ...]
-    gram_seconds_per_tile: float | None = None
+    rates: Rates
 
     def seconds(self, stage: StagePlan) -> float:
-        """Projected wall time of a stage; for the gram stage from measured tiles where there are any."""
-        if stage.name == "gram" and self.gram_seconds_per_tile is not None:
-            return self.gram_seconds_per_tile * self.grid.count / self.resources.workers
-        return stage.seconds(self.resources)
+        """Projected wall time of a stage: kernels, other arithmetic, reading and writing, spread over the workers.
+
+        A worker writes a Gram tile while it computes the next; the slower of the two counts.
+        """
+        if stage.skipped:
+            return 0.0
+        rates, workers = self.rates, min(self.resources.workers, max(stage.tasks, 1))
+        kernel = stage.pairs * rates.pair_seconds
+        other = (stage.flops - stage.pairs * self.problem.flops_per_pair) / rates.products
+        reads, writes = stage.reads / rates.read, stage.writes / rates.write
+        if stage.name == "gram":
+            # Padded tiles cost what whole ones do.
+            extra = self.grid.blocks * self.grid.tile**2 * (rates.diagonal_seconds - rates.pair_seconds)
+            busy = max(kernel + extra, writes)
+            return rates.startup + (busy + rates.task_overhead * stage.tasks) / workers
+        return (kernel + max(other, 0.0) + reads + writes + rates.task_overhead * stage.tasks) / workers
+
+    @property
+    def pass_bytes(self) -> float:
+        """Bytes that one pass over a stored matrix reads: one iteration of a solver, all right-hand sides together."""
+        return self.grid.count * self.grid.tile**2 * float(self.problem.itemsize)
+
+    @property
+    def pass_seconds(self) -> tuple[float, float]:
+        """Of one pass over the matrix: read from the store, and computed again instead."""
+        entries = self.grid.count * self.grid.tile**2
+        workers = self.resources.workers
+        return self.pass_bytes / self.rates.read / workers, entries * self.rates.pair_seconds / workers
+
+    @property
+    def advice(self) -> str:
+        """`store` the matrix or `recompute` it in every pass, whichever is faster."""
+        read, compute = self.pass_seconds
+        return "store" if read <= compute else "recompute"
 
     def stage(self, name: str) -> StagePlan | None:
         """The stage of that name, if the run has it."""
         return next((stage for stage in self.stages if stage.name == name), None)
-
-    def to_json(self, price: float | None = None) -> dict[str, Any]:
-        """Plain values; with a price (per worker and hour) the cost too."""
-        stages = [asdict(stage) | {"seconds": self.seconds(stage)} for stage in self.stages]
-        total = sum(stage["seconds"] for stage in stages)
-        document = {
-            "rows": self.grid.n,
-            "test_rows": self.problem.test_rows,
-            "tile": self.grid.tile,
-            "tiles": self.grid.count,
-            "workers": self.resources.workers,
-            "threads_per_worker": self.resources.threads,
-            "memory_per_worker": self.resources.memory,
-            "store_bytes": self.store_bytes,
-            "calibrated": self.gram_seconds_per_tile is not None,
-            "stages": stages,
-            "seconds": total,
-            "worker_hours": total * self.resources.workers / 3600,
-        }
-        if price is not None:
-            document["cost"] = price * document["worker_hours"]
-        return document
 
     @property
     def store_bytes(self) -> float:
@@ -154,41 +157,6 @@ class Plan:
         gram = self.stage("gram")
         return inputs + (gram.writes if gram else 0.0)
 
-    def to_text(self, price: float | None = None) -> str:
-        """A table for a person."""
-        r, p = self.resources, self.problem
-        lines = [
-            f"{p.rows:,} training rows of {p.row_size:,} numbers, {p.test_rows:,} held out, {p.outputs} outputs",
-            f"{self.grid.count:,} tiles of {self.grid.tile:,} × {self.grid.tile:,}, store about "
-            f"{human_bytes(self.store_bytes)}",
-            f"{r.workers} workers × {r.threads} threads ({r.kind}), {human_bytes(r.memory)} allowed for each",
-            "",
-            f"{'stage':<10}{'tasks':>9}{'Gflop':>11}{'reads':>10}{'writes':>10}{'peak/worker':>13}{'about':>14}",
-        ]
-        for stage in self.stages:
-            lines.append(
-                f"{stage.name:<10}{stage.tasks:>9,}{stage.flops / 1e9:>11,.1f}{human_bytes(stage.reads):>10}"
-                f"{human_bytes(stage.writes):>10}{human_bytes(stage.peak):>13}{human_seconds(self.seconds(stage)):>14}"
-                if not stage.skipped
-                else f"{stage.name:<10}  not done: {stage.skipped}"
-            )
-        spectrum = self.stage("spectrum")
-        if spectrum is not None and spectrum.method and not spectrum.skipped:
-            lines += [
-                "",
-                f"spectrum by {spectrum.method}: {spectrum.passes:.3g} passes over each stored matrix",
-            ]
-        lines += [f"{stage.name} by {stage.why}" for stage in self.stages if stage.why]
-        document = self.to_json(price)
-        basis = "from measured tiles" if document["calibrated"] else "from assumed rates (not calibrated)"
-        lines += [
-            "",
-            f"in all about {human_seconds(document['seconds'])}, {document['worker_hours']:.2g} worker-hours, {basis}",
-        ]
-        if price is not None:
-            lines.append(f"cost about {document['cost']:.2f} at {price:g} a worker-hour")
-        return "\n".join(lines)
-
 
 def make_plan(
     config: RunConfig,
@@ -196,7 +164,6 @@ def make_plan(
     resources: Resources,
     *,
     tile: int | None = None,
-    seconds_per_tile: float | None = None,
 ) -> Plan:
     """Plan a run.
 
@@ -205,7 +172,6 @@ def make_plan(
         problem: figures of data and kernel.
         resources: workers and memory.
         tile: the tile of an existing run, which `auto` must keep.
-        seconds_per_tile: measured seconds of one tile on one worker, if any were.
 
     Raises:
         InputError: a stage needs more memory than a worker may use; names the worst part and a tile that fits.
@@ -219,7 +185,8 @@ def make_plan(
             memory.require_fits(
                 "conjugate gradients", coordinator(problem.rows, columns, rank), resources.memory
             )
-    needs = _needs(config, problem, resources.threads, choice)
+    rates = problem.assumed(resources.device, resources.threads)
+    needs = _needs(config, problem, rates, choice)
     chosen = config.gram.tile if config.gram.tile != "auto" else tile
     if chosen is None:
         chosen = _auto_tile(
@@ -231,17 +198,12 @@ def make_plan(
             f"{name} task", need(grid.tile), resources.memory, tile=grid.tile, need_of_tile=need
         )
     peaks = {name: need(grid.tile).total for name, need in needs.items()}
-    return Plan(
-        problem,
-        grid,
-        resources,
-        tuple(_stages(config, problem, resources, grid, peaks, choice)),
-        seconds_per_tile,
-    )
+    stages = tuple(_stages(config, problem, resources, grid, peaks, choice, rates))
+    return Plan(problem, grid, resources, stages, rates)
 
 
 def _needs(
-    config: RunConfig, p: Problem, threads: int, choice: Choice | None
+    config: RunConfig, p: Problem, rates: Rates, choice: Choice | None
 ) -> dict[str, Callable[[int], Need]]:
     """Peak memory of each kind of task as a function of the tile."""
     row_bytes = p.row_size * 8
@@ -250,8 +212,9 @@ def _needs(
         "gram": lambda tile: memory.gram_task(
             tile,
             row_size=p.row_size,
-            rows_kept=rows_kept(tile, assumed_tile_seconds(tile, p.flops_per_pair, threads)),
+            rows_kept=rows_kept(tile, tile * tile * rates.pair_seconds),
             bytes_per_pair=p.bytes_per_pair,
+            most_bytes=p.most_bytes,
             outputs=p.kernels,
             itemsize=p.itemsize,
         )
@@ -272,6 +235,7 @@ def _needs(
             tile,
             row_bytes=row_bytes,
             bytes_per_pair=p.bytes_per_pair,
+            most_bytes=p.most_bytes,
             n=p.rows,
             columns=columns,
             itemsize=p.itemsize,
@@ -308,21 +272,22 @@ def _stages(
     grid: TileGrid,
     peaks: dict[str, int],
     choice: Choice | None,
+    rates: Rates,
 ) -> list[StagePlan]:
     n, b = float(p.rows), grid.blocks
     entries = sum(grid.entries(i, j) for i, j in grid.upper()) if b <= 1000 else n * n / 2
     gram_bytes = entries * p.itemsize * p.kernels
-    side = supertile(
-        grid, assumed_tile_seconds(grid.tile, p.flops_per_pair, resources.threads), resources.workers
-    )
+    cut = supertile(grid, grid.tile**2 * rates.pair_seconds, resources.workers)
+    computed = float(grid.count * grid.tile**2)
     gram_flops = entries * p.flops_per_pair
-    tasks = task_count(grid, side)
+    tasks = task_count(grid, cut)
     if config.gram.cross:
         pairs = float(p.test_rows) * n
         gram_flops += pairs * p.flops_per_pair
+        computed += pairs
         gram_bytes += pairs * p.itemsize * p.kernels
-        tasks += len(cross_tasks(-(-p.test_rows // grid.tile), b, ("",), (), side))
-    stages = [StagePlan("gram", tasks, gram_flops, 0.0, gram_bytes, peaks["gram"])]
+        tasks += len(cross_tasks(-(-p.test_rows // grid.tile), b, ("",), (), cut.side))
+    stages = [StagePlan("gram", tasks, gram_flops, 0.0, gram_bytes, peaks["gram"], pairs=computed)]
     if choice is not None:
         cost = _iterative if choice.method == "cg" else _direct
         stages.append(cost(config, p, resources, grid, entries, peaks, choice))
@@ -338,6 +303,7 @@ def _stages(
                 0.0,
                 p.test_rows * columns * 8.0,
                 max(peaks["predict"], peaks.get("training time", 0)),
+                pairs=pairs,
             )
         )
     if config.spectrum.method != "none":

@@ -6,17 +6,15 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.config.cluster import LocalCluster, SerialCluster
+from pipeline.config.cluster import AnyCluster, HypotheticalCluster, SerialCluster
 from pipeline.config.sizes import parse_bytes
+from pipeline.plan.rates import Device
 
 USABLE = 0.8
 """Share of this machine's memory that runs may plan with; the rest is the system's and the page cache's."""
 
 ASSUMED_FLOPS = 20e9
 """Flops a second of one thread, where nothing was measured."""
-
-READ_RATE = 1.5e9
-"""Bytes a second at which stored tiles are read and checked, where nothing was measured."""
 
 FEW_CORES = 8
 """Up to this many cores a worker computes with one thread, beyond with four: fewer processes to feed."""
@@ -32,6 +30,7 @@ class Resources:
         threads: threads each of them computes with.
         memory: bytes each of them may use, the process itself included.
         dashboard: whether the scheduler's dashboard is served.
+        device: what a worker computes with.
     """
 
     kind: str
@@ -39,12 +38,14 @@ class Resources:
     threads: int
     memory: int
     dashboard: bool = False
+    device: Device = "cpu"
 
 
-def resolve(
-    cluster: LocalCluster | SerialCluster, *, cores: int | None = None, total: int | None = None
-) -> Resources:
-    """Numbers for a cluster on this machine; `cores` and `total` (bytes of memory) default to what it has."""
+def resolve(cluster: AnyCluster, *, cores: int | None = None, total: int | None = None) -> Resources:
+    """Numbers for a cluster; `cores` and `total` (bytes of memory) of this machine default to what it has."""
+    if isinstance(cluster, HypotheticalCluster):
+        memory = parse_bytes(cluster.memory)
+        return Resources("hypothetical", cluster.workers, cluster.threads, memory, device=cluster.device)
     cores = cores or len(os.sched_getaffinity(0))
     total = total or machine_memory()
     if isinstance(cluster, SerialCluster):

@@ -15,6 +15,7 @@ from ntk.linalg.gates import Gate
 from pipeline.plan.gram import cross_array, gram_array
 from pipeline.plan.tasks import Record, Task
 from pipeline.stages.kernels import KernelSpec
+from pipeline.stages.pieces import patient_tile
 from pipeline.stages.session import Session
 from pipeline.stages.worker import Stopwatch, input_rows, opened, stored_record
 
@@ -46,7 +47,7 @@ class CheckWork:
         watch = Stopwatch()
         array, kernel, index, (rows_of, i), (columns_of, j) = task.args
         store = opened(self.directory, self.token)
-        exact = dataclasses.replace(self.spec, precision="float64", get=(kernel,)).build(SAMPLE_ROWS)
+        exact = patient_tile(dataclasses.replace(self.spec, precision="float64", get=(kernel,)), SAMPLE_ROWS)
         stored = store.read(array, (i, j))[:SAMPLE_ROWS, :SAMPLE_ROWS].astype(np.float64)
         rows, columns = self.corner(rows_of, i), self.corner(columns_of, j)
         block = exact(rows, None if (rows_of, i) == (columns_of, j) else columns)[kernel]

@@ -24,6 +24,14 @@ STAGE_OF = {
 
 Depends = dict[str, str]
 
+TRAIN_X = "data.train.x"
+"""The field that stands for the prepared training inputs."""
+
+
+def inputs_identity(digest: str, rows: int, shape: tuple[int, ...]) -> str:
+    """Value of that field."""
+    return f"{digest} ({rows} rows of {shape})"
+
 
 def depends(config: RunConfig, identity: Depends, prints: dict[str, str]) -> dict[str, Depends]:
     """For each stage of this run the fields that decide its result, as comparable text.

@@ -17,20 +17,23 @@ import numpy as np
 from pipeline.errors import GateError
 from pipeline.plan.gram import (
     CROSS_KIND,
+    Cut,
     blocks_kept,
     cross_array,
     cross_tasks,
     gram_array,
     gram_tasks,
+    rows_kept,
     supertile,
 )
-from pipeline.plan.plan import assumed_tile_seconds
+from pipeline.plan.rates import assumed
 from pipeline.plan.tasks import Chunk, Record, Task
 from pipeline.plan.tiles import TileGrid
 from pipeline.stages import check
 from pipeline.stages.depends import fingerprint
 from pipeline.stages.inputs import store_inputs
 from pipeline.stages.kernels import KernelSpec, cost
+from pipeline.stages.pieces import patient_tile
 from pipeline.stages.session import Session
 from pipeline.stages.worker import Stopwatch, input_rows, opened, write_behind
 
@@ -44,13 +47,19 @@ class GramWork:
     token: str
     spec: KernelSpec
     grid: TileGrid
-    side: int
+    kept: int
 
     def __call__(self, task: Task) -> list[Record]:
-        kernel = self.spec.build(self.grid.tile)
+        kernel = patient_tile(self.spec, self.grid.tile)
         cross = task.kind == CROSS_KIND
         records: list[Record] = []
-        with write_behind(opened(self.directory, self.token), task.key, records, self.inspect) as write:
+        pieces: dict[tuple[str, tuple[int, ...]], int] = {}
+
+        def inspect(array: str, key: tuple[int, ...], block: np.ndarray) -> dict[str, Any]:
+            note = self.inspect(array, key, block)
+            return note | {"pieces": pieces[array, key]} if (array, key) in pieces else note
+
+        with write_behind(opened(self.directory, self.token), task.key, records, inspect) as write:
             for i, j, kernels in task.args:
                 watch = Stopwatch()
                 x1 = self.rows("x_test" if cross else "x_train", i)
@@ -59,6 +68,8 @@ class GramWork:
                 seconds = watch.seconds
                 for name in kernels:
                     array = cross_array(name) if cross else gram_array(name)
+                    if kernel.pieces > 1:
+                        pieces[array, (i, j)] = kernel.pieces
                     write(array, (i, j), blocks[name], watch.started, seconds)
         return records
 
@@ -75,8 +86,8 @@ class GramWork:
         return note
 
     def rows(self, name: str, block: int) -> np.ndarray:
-        features, kept = len(self.spec.input_shape), blocks_kept(self.side)
-        return input_rows(self.directory, self.token, name, block, features, kept=kept)
+        features = len(self.spec.input_shape)
+        return input_rows(self.directory, self.token, name, block, features, kept=self.kept)
 
 
 def _not_finite(array: str, key: tuple[int, ...], block: np.ndarray, grid: TileGrid) -> GateError:
@@ -128,11 +139,11 @@ def run(session: Session, *, shard: tuple[int, int] | None = None) -> dict[str, 
         return finished if shard is None else _share_metrics(shard, 0)
     session.start_workers()
     store_inputs(session)
-    names = _create(session)
+    names = create_arrays(session)
     session.adopt(names)
-    side = _side(session, shard)
-    tasks = _tasks(session, side, shard, session.journal.done(names))
-    work = GramWork(str(session.directory), session.fingerprint("gram"), session.spec, session.grid, side)
+    cut, kept = _cut(session, shard)
+    tasks = _tasks(session, cut, shard, session.journal.done(names))
+    work = GramWork(str(session.directory), session.fingerprint("gram"), session.spec, session.grid, kept)
     summary = session.run(tasks, work, "gram")
     if shard is not None:
         return _share_metrics(shard, 0 if summary is None else summary.done)
@@ -140,7 +151,7 @@ def run(session: Session, *, shard: tuple[int, int] | None = None) -> dict[str, 
     return session.finish("gram", _close(session, session.config.kernel.get))
 
 
-def _create(session: Session) -> list[str]:
+def create_arrays(session: Session) -> list[str]:
     """The arrays of this stage, made where they are not there."""
     grid, config = session.grid, session.config
     shapes = {gram_array(kernel): (grid.n, grid.n) for kernel in config.kernel.get}
@@ -157,34 +168,40 @@ def _create(session: Session) -> list[str]:
     return list(shapes)
 
 
-def _tasks(session: Session, side: int, shard: tuple[int, int] | None, done: set[Chunk]) -> list[Task]:
+def _tasks(session: Session, cut: Cut, shard: tuple[int, int] | None, done: set[Chunk]) -> list[Task]:
     """What is left to do of the whole matrix, or of one share of it."""
-    every = _plan(session, side, done)
+    every = _plan(session, cut, done)
     if shard is None:
         return every
     # Shares are cut from the whole plan, so that they are disjoint whatever each finds done when it starts.
-    fresh = _plan(session, side, ())
+    fresh = _plan(session, cut, ())
     mine = {task.key for index, task in enumerate(fresh) if index % shard[1] == shard[0] - 1}
     return [task for task in every if task.key in mine]
 
 
-def _plan(session: Session, side: int, done: Collection[Chunk]) -> list[Task]:
+def _plan(session: Session, cut: Cut, done: Collection[Chunk]) -> list[Task]:
     grid, kernels = session.grid, session.config.kernel.get
-    tasks = list(gram_tasks(grid, kernels, done, side))
+    tasks = list(gram_tasks(grid, kernels, done, cut))
     if session.config.gram.cross:
         blocks = -(-len(session.inputs.x_test) // grid.tile)
-        tasks += cross_tasks(blocks, grid.blocks, kernels, done, side)
+        tasks += cross_tasks(blocks, grid.blocks, kernels, done, cut.side)
     return tasks
 
 
-def _side(session: Session, shard: tuple[int, int] | None) -> int:
-    """Tiles along the side of a task's square. Shares may be computed by machines of different size: theirs depends on
-    nothing but the problem and the number of shares."""
-    flops, _ = cost(session.spec)
+def _cut(session: Session, shard: tuple[int, int] | None) -> tuple[Cut, int]:
+    """How the matrix is cut into tasks, and how many blocks of inputs a worker keeps for that.
+
+    Shares may be computed by machines of different size: theirs depends on the problem and their number alone.
+    """
     threads, workers = (
         (session.resources.threads, session.resources.workers) if shard is None else (1, shard[1])
     )
-    return supertile(session.grid, assumed_tile_seconds(session.grid.tile, flops, threads), workers)
+    spec = session.spec
+    flops, size = cost(spec).flops_per_pair, math.prod(spec.input_shape)
+    rates = assumed(flops, size, spec.itemsize, device=session.resources.device, threads=threads)
+    seconds = session.grid.tile**2 * rates.pair_seconds
+    cut = supertile(session.grid, seconds, workers)
+    return cut, min(blocks_kept(cut.side), rows_kept(session.grid.tile, seconds) // session.grid.tile)
 
 
 def _share_metrics(shard: tuple[int, int], tasks: int) -> dict[str, Any]:
@@ -194,13 +211,20 @@ def _share_metrics(shard: tuple[int, int], tasks: int) -> dict[str, Any]:
 def _close(session: Session, kernels: tuple[str, ...]) -> dict[str, Any]:
     """Figures of the whole matrix from the records, and the gate on sampled entries."""
     grid = session.grid
-    metrics: dict[str, Any] = {"tiles": grid.count, "tile": grid.tile, "seconds": 0.0, "bytes": 0}
+    metrics: dict[str, Any] = {
+        "tiles": grid.count,
+        "tile": grid.tile,
+        "seconds": 0.0,
+        "bytes": 0,
+        "tiles_in_pieces": 0,
+    }
     for kernel in kernels:
         records = session.journal.records(gram_array(kernel))
         ordered = [records[key] for key in grid.upper()]
         notes = [_figures_of(session, record) for record in ordered]
         metrics["seconds"] += sum(record.seconds for record in ordered) / len(kernels)
         metrics["bytes"] += sum(record.nbytes for record in ordered)
+        metrics["tiles_in_pieces"] += sum("pieces" in record.note for record in ordered)
         trace = math.fsum(note["trace"] for note in notes if "trace" in note)
         metrics[kernel] = {
             "trace": trace,

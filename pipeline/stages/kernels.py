@@ -6,15 +6,19 @@ import functools
 import hashlib
 import importlib
 import json
+import math
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 
 from pipeline.config.model import KernelConfig
 from pipeline.errors import InputError
+
+if TYPE_CHECKING:
+    from ntk.analytic import Cost
 
 ASYMMETRY = 1e-5
 """How far, relative to its largest entry, a user's k(x, x) may be from its transpose."""
@@ -45,6 +49,11 @@ class KernelSpec:
     input_shape: tuple[int, ...]
     get: tuple[str, ...]
     precision: Literal["float64", "float32"]
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of an entry."""
+        return 8 if self.precision == "float64" else 4
 
     def build(self, tile: int) -> TileFunction:
         """The tile function for tiles of up to tile × tile entries; one per process and size."""
@@ -110,15 +119,14 @@ def identity(spec: KernelSpec) -> dict[str, str]:
     }
 
 
-def cost(spec: KernelSpec) -> tuple[float, float]:
+def cost(spec: KernelSpec) -> Cost:
     """Flops and bytes of temporaries for each pair of inputs."""
-    if spec.function:
-        size = float(np.prod(spec.input_shape))
-        return 2 * size, 32.0  # unknown to us: a matrix product and four temporaries
     from ntk import analytic, stax
 
-    value = analytic.cost(stax.from_spec(json.loads(spec.architecture)), spec.input_shape, get=spec.get)
-    return value.flops_per_pair, value.bytes_per_pair
+    if spec.function:
+        # Unknown to us: a matrix product and four temporaries.
+        return analytic.Cost(2.0 * math.prod(spec.input_shape), 32.0)
+    return analytic.cost(stax.from_spec(json.loads(spec.architecture)), spec.input_shape, get=spec.get)
 
 
 @functools.lru_cache(maxsize=8)

@@ -1,25 +1,21 @@
-"""From a configuration to everything a session is opened with: data, kernel, identity, plan."""
+"""From a configuration to a plan, and to everything a session is opened with: data, kernel, identity, plan."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-import os
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline import data
-from pipeline.config.cluster import LocalCluster, SerialCluster
+from pipeline.config.cluster import AnyCluster, HypotheticalCluster
 from pipeline.config.model import RunConfig
+from pipeline.errors import InputError
 from pipeline.plan.plan import Plan, Problem, make_plan
-from pipeline.plan.resources import resolve
-from pipeline.runtime.environment import compilation_cache, thread_limits
+from pipeline.plan.resources import Resources, resolve
 from pipeline.stages import kernels, rundir
-from pipeline.stages.depends import Depends
+from pipeline.stages.depends import TRAIN_X, Depends, inputs_identity
 from pipeline.stages.kernels import KernelSpec
-
-CALIBRATION_TILES = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,12 +31,7 @@ class Prepared:
 
 
 def prepare(
-    config: RunConfig,
-    cluster: LocalCluster | SerialCluster,
-    *,
-    allow_code: bool = False,
-    folder: Path = Path(),
-    calibrate: bool = False,
+    config: RunConfig, cluster: AnyCluster, *, allow_code: bool = False, folder: Path = Path()
 ) -> Prepared:
     """Load the data, check the kernel, plan.
 
@@ -49,54 +40,80 @@ def prepare(
         cluster: where it will run.
         allow_code: whether `kernel.function` may be imported, from `folder`.
         folder: what names in the configuration are relative to.
-        calibrate: measure a few tiles in this process for the plan's times.
 
     Raises:
-        InputError: anything wrong with the input, or a plan that cannot fit.
+        InputError: anything wrong with the input, a plan that cannot fit, or a cluster that is not there.
     """
+    if isinstance(cluster, HypotheticalCluster):
+        raise InputError(
+            f"cluster: {config.cluster} is hypothetical: its {cluster.workers} workers are not there",
+            hint="`ntk plan` plans with it; a run needs another --cluster",
+        )
     inputs = data.load(config.data)
-    spec = kernels.specify(
-        config.kernel, inputs.input_shape, allow_code=allow_code, code_path=str(folder.resolve())
-    )
-    flops, temporaries = kernels.cost(spec)
-    problem = Problem(
-        rows=len(inputs.x_train),
-        test_rows=len(inputs.x_test),
-        outputs=inputs.outputs,
-        row_size=math.prod(inputs.input_shape),
-        flops_per_pair=flops,
-        bytes_per_pair=temporaries,
-        kernels=len(config.kernel.get),
-        itemsize=8 if config.kernel.precision == "float64" else 4,
-    )
-    stored = rundir.resolved(Path(config.out))
-    tile = None if stored is None else stored.get("tile")
-    plan = make_plan(config, problem, resolve(cluster), tile=tile)
+    spec = _spec(config, inputs.input_shape, allow_code, folder)
+    plan = _plan(config, spec, data.Sizes.of(inputs), resolve(cluster))
     if any(stage.name == "spectrum" and stage.skipped for stage in plan.stages):
         # Asked for with `auto` and too large: the run goes on without it, and is complete without it.
         config = config.model_copy(update={"spectrum": config.spectrum.model_copy(update={"method": "none"})})
     identity = kernels.identity(spec) | {
-        "data.train.x": f"{inputs.fingerprints['x_train']} ({problem.rows} rows of {inputs.input_shape})",
+        TRAIN_X: inputs_identity(inputs.fingerprints["x_train"], len(inputs.x_train), inputs.input_shape),
         "gram.tile": str(plan.grid.tile),
         "gram.compression": config.gram.compression,
     }
-    if calibrate:
-        plan = dataclasses.replace(plan, gram_seconds_per_tile=_seconds_per_tile(spec, inputs, plan))
     return Prepared(config, inputs, spec, identity, plan, folder)
 
 
-def _seconds_per_tile(spec: KernelSpec, inputs: data.Inputs, plan: Plan) -> float:
-    """Median seconds of a whole tile, computed here after one that pays for the compilation.
+def planned(
+    config: RunConfig,
+    cluster: AnyCluster,
+    *,
+    workers: int | None = None,
+    calibrate: bool = True,
+    allow_code: bool = False,
+    folder: Path = Path(),
+) -> Plan:
+    """The plan of a run, for which the data need not be there as long as their sizes are in the configuration.
 
-    With the threads of a worker: JAX sizes its pools when it is imported, which has not happened yet.
+    Args:
+        workers: plan with so many workers instead of the cluster's.
+        calibrate: measure a few tiles on the cluster's workers, when there are any. The rest as in `prepare`.
+
+    Raises:
+        InputError: anything wrong with the input, or a plan that cannot fit.
     """
-    os.environ.update(thread_limits(plan.resources.threads) | compilation_cache())
-    grid = plan.grid
-    kernel = spec.build(grid.tile)
-    first, last = inputs.x_train[grid.rows(0)], inputs.x_train[grid.rows(max(grid.blocks - 2, 0))]
-    times = []
-    for _ in range(CALIBRATION_TILES + 1):
-        started = time.perf_counter()
-        kernel(first, last)
-        times.append(time.perf_counter() - started)
-    return sorted(times[1:])[CALIBRATION_TILES // 2]
+    sizes, inputs = data.sizes(config.data), None
+    if sizes is None:
+        inputs = data.load(config.data)
+        sizes = data.Sizes.of(inputs)
+    spec = _spec(config, sizes.input_shape, allow_code, folder)
+    resources = resolve(cluster)
+    wanted = resources if workers is None else dataclasses.replace(resources, workers=workers)
+    plan = _plan(config, spec, sizes, wanted)
+    if calibrate and not isinstance(cluster, HypotheticalCluster):
+        from pipeline.stages.calibrate import measured
+
+        rows = 2 * plan.grid.tile
+        x = data.sample(config.data, rows) if inputs is None else inputs.x_train[:rows]
+        plan = dataclasses.replace(plan, rates=measured(config, spec, x, plan, resources))
+    return plan
+
+
+def _spec(config: RunConfig, input_shape: tuple[int, ...], allow_code: bool, folder: Path) -> KernelSpec:
+    return kernels.specify(config.kernel, input_shape, allow_code=allow_code, code_path=str(folder.resolve()))
+
+
+def _plan(config: RunConfig, spec: KernelSpec, sizes: data.Sizes, resources: Resources) -> Plan:
+    cost = kernels.cost(spec)
+    problem = Problem(
+        rows=sizes.rows,
+        test_rows=sizes.test_rows,
+        outputs=sizes.outputs,
+        row_size=math.prod(sizes.input_shape),
+        flops_per_pair=cost.flops_per_pair,
+        bytes_per_pair=cost.bytes_per_pair,
+        most_bytes=cost.most_bytes,
+        kernels=len(config.kernel.get),
+        itemsize=spec.itemsize,
+    )
+    stored = rundir.resolved(Path(config.out))
+    return make_plan(config, problem, resources, tile=None if stored is None else stored.get("tile"))

@@ -58,7 +58,8 @@ def refuse_other(directory: Path, stored: dict[str, Any], identity: Depends) -> 
         raise InputError(
             f"{directory}: holds a run of other data or another kernel; nothing was changed\n  "
             + "\n  ".join(changed),
-            hint="give another --out, or remove that directory if you no longer need it",
+            hint="give another --out, or remove that directory if you no longer need it; "
+            "`ntk gram --extend` adds rows to a run",
         )
 
 

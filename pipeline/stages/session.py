@@ -23,6 +23,7 @@ from pipeline.runtime.cluster import LocalSettings, SerialSettings, open_executo
 from pipeline.runtime.drive import drive
 from pipeline.runtime.events import Event, Finished, Started, Summary, TaskDone
 from pipeline.runtime.executor import Work
+from pipeline.stages import extend as extending
 from pipeline.stages import rundir
 from pipeline.stages.depends import Depends, depends, fingerprint
 from pipeline.stages.kernels import KernelSpec
@@ -310,19 +311,25 @@ def open_session(
     stop: Any = None,
     waiting: Callable[[str], None] | None = None,
     folder: Path = Path(),
+    extend: bool = False,
 ) -> Iterator[Session]:
     """Take the run directory `config.out` and open it for work.
 
-    `folder` is what names in the configuration are relative to; `waiting` is told when another holder must be watched
-    before it can be called dead.
+    `folder` is what names in the configuration are relative to; with `extend` a run whose rows are the first of these
+    is grown; `waiting` is told when another holder must be watched before it can be called dead.
 
     Raises:
         InputError: the directory is another run's, or another process is at work on it.
     """
     directory = Path(config.out)
     stored_facts = rundir.resolved(directory)
+    grown_from: int | None = None
     if stored_facts is not None:
-        rundir.refuse_other(directory, stored_facts, identity)
+        if extend:
+            grown_from = extending.old_rows(directory, stored_facts, identity, inputs)
+        else:
+            rundir.refuse_other(directory, stored_facts, identity)
+        grown_from = grown_from or stored_facts.get(extending.EXTENDING)
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -339,7 +346,9 @@ def open_session(
                 "classes": list(inputs.classes),
                 "tile": grid.tile,
             }
-            rundir.write_run_yaml(directory, config, facts)
+            # Said before anything is changed: whoever finds a half-grown run finishes that first.
+            growing = {} if grown_from is None else {extending.EXTENDING: grown_from}
+            rundir.write_run_yaml(directory, config, facts | growing)
         journal = Journal(directory).load()
         store = ArrayStore(directory, journal, writable=True)
         if lease == "run":
@@ -350,4 +359,7 @@ def open_session(
         with session._stack:
             if lease == "run":
                 session._stack.callback(store.remove_scratch)
+            if grown_from is not None:
+                extending.extend(session, grown_from)
+                rundir.write_run_yaml(directory, config, facts)
             yield session

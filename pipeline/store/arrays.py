@@ -143,6 +143,10 @@ class ArrayStore:
                 ) from error
         return array
 
+    def forget(self, name: str) -> None:
+        """Read the array's metadata anew the next time."""
+        self._arrays.pop(name, None)
+
     def keys(self, name: str) -> Iterator[Key]:
         """Every chunk of the array's grid (of a Gram matrix, both triangles)."""
         return itertools.product(*map(range, self.array(name).cdata_shape))

@@ -22,14 +22,60 @@ Repeats = Annotated[int, typer.Option(min=1, help="Repeats of which the median c
 
 @app.command()
 def gram(
-    rows: Annotated[int, typer.Option(min=64, help="Rows of the matrix.")] = 4096,
-    repeats: Repeats = 3,
+    rows: Annotated[int, typer.Option(min=64, help="Rows of the matrix.")] = 50_000,
+    features: Annotated[int, typer.Option(min=8, help="Numbers in an input.")] = 3072,
+    repeats: Repeats = 1,
     as_json: Json = False,
 ) -> None:
-    """The gram stage end to end, against its tiles alone and against the bare matrix products."""
+    """The gram stage end to end, against its matrix products and activations alone."""
     from scripts.benchmarks.gram import measure
 
-    report.show(measure(rows, repeats), as_json)
+    report.show(measure(rows, features, repeats), as_json)
+
+
+@app.command()
+def plan(
+    rows: Annotated[int, typer.Option(min=64, help="Rows of the matrix.")] = 16_384,
+    features: Annotated[int, typer.Option(min=8, help="Numbers in an input.")] = 3072,
+    repeats: Repeats = 1,
+    as_json: Json = False,
+) -> None:
+    """The gram stage as a calibrated plan foretells it, and as it is."""
+    from scripts.benchmarks.plan import measure
+
+    report.show(measure(rows, features, repeats), as_json)
+
+
+@app.command()
+def scheduler(
+    tiles: Annotated[list[int] | None, typer.Option(help="Numbers of tiles; may be repeated.")] = None,
+    as_json: Json = False,
+) -> None:
+    """No-op tiles through the real scheduler and journal: tiles a second, memory, restart."""
+    from scripts.benchmarks.scheduler import measure
+
+    report.show(measure(tiles or [10_000, 100_000]), as_json)
+
+
+@app.command()
+def simulate(
+    workers: Annotated[int, typer.Option(min=1, help="Simulated workers.")] = 1000,
+    milliseconds: Annotated[float, typer.Option(min=0, help="Of the coordinator for each task.")] = 3.0,
+    plot: Annotated[Path | None, typer.Option(help="SVG file to draw.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Efficiency of many workers in virtual time, with stragglers and deaths."""
+    from scripts.benchmarks.simulate import curves, draw
+
+    found = curves(workers, milliseconds / 1000)
+    if plot is not None:
+        draw(found, plot)
+    lines = {
+        f"{name}, tile {point['tile seconds']:g} s": report.line(point) + f", tasks {point['tasks']:,}"
+        for name, points in found.items()
+        for point in points
+    }
+    report.show({"curves": found} if as_json else lines, as_json)
 
 
 @app.command()

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 
 import pytest
 
-from pipeline.config.cluster import LocalCluster, SerialCluster
+from pipeline.config.cluster import HypotheticalCluster, LocalCluster, SerialCluster
 from pipeline.config.load import validate
 from pipeline.config.model import RunConfig
 from pipeline.errors import InputError
+from pipeline.plan import show
 from pipeline.plan.plan import Problem, make_plan
 from pipeline.plan.resources import resolve
 
@@ -60,7 +62,7 @@ def test_spectrum_that_does_not_fit() -> None:
     stage = plan.stage("spectrum")
     assert stage is not None
     assert "a worker would need" in stage.skipped
-    assert "not done" in plan.to_text()
+    assert "not done" in show.text(plan)
     with pytest.raises(InputError, match=r"spectrum.method: eigh"):
         make_plan(config(spectrum={"method": "eigh"}), problem(50_000), resources("2 GB"))
 
@@ -86,7 +88,7 @@ def test_auto_chooses_by_rows_memory_and_what_is_asked(
     assert (stage.method, stage.skipped) == (method, "")
     assert stage.peak <= plan.resources.memory
     assert stage.passes > 0
-    assert method in plan.to_text()
+    assert method in show.text(plan)
 
 
 def test_a_stored_tile_is_kept_by_auto() -> None:
@@ -103,13 +105,16 @@ def test_bytes_of_the_matrix_are_exact() -> None:
 
 def test_twice_the_workers_take_half_the_time() -> None:
     two, four = (make_plan(config(), problem(), resources(workers=w), tile=256) for w in (2, 4))
+    # Apart from starting them, and from the cut into tasks, which differs.
+    rates = dataclasses.replace(two.rates, startup=0.0, task_overhead=0.0)
+    two, four = (dataclasses.replace(plan, rates=rates) for plan in (two, four))
     for a, b in zip(two.stages, four.stages, strict=True):
         if a.tasks >= 4:
             assert two.seconds(a) == pytest.approx(2 * four.seconds(b))
 
 
 def test_price() -> None:
-    document = make_plan(config(), problem(), resources()).to_json(price=3.0)
+    document = show.document(make_plan(config(), problem(), resources()), price=3.0)
     assert document["cost"] == pytest.approx(3 * document["worker_hours"])
 
 
@@ -119,3 +124,36 @@ def test_resources_of_a_machine() -> None:
     assert (big.workers, big.threads) == (16, 4)
     assert big.memory * big.workers <= 256 * GB
     assert resolve(SerialCluster(kind="serial", memory="1 GB"), cores=8, total=64 * GB).memory == GB
+
+
+def test_rates_measured_and_assumed_are_told_apart() -> None:
+    plan = make_plan(config(), problem(), resources())
+    measured = dataclasses.replace(
+        plan, rates=dataclasses.replace(plan.rates, pair_seconds=1e-6, diagonal_seconds=1e-6, measured=True)
+    )
+    assert "not calibrated" in show.text(plan)
+    assert "from measured tiles" in show.text(measured)
+    gram = measured.stages[0]
+    busy = measured.grid.count * measured.grid.tile**2 * 1e-6 / 2
+    assert measured.seconds(gram) == pytest.approx(busy + measured.rates.startup, rel=0.05)
+
+
+def test_what_is_cheaper_to_recompute_than_to_read() -> None:
+    plan = make_plan(config(), problem(), resources())
+    cheap, dear = (
+        dataclasses.replace(plan, rates=dataclasses.replace(plan.rates, pair_seconds=seconds))
+        for seconds in (8 / plan.rates.read / 2, 8 / plan.rates.read * 2)
+    )
+    assert (cheap.advice, dear.advice) == ("recompute", "store")
+    assert show.document(dear)["pass"]["bytes"] == dear.grid.count * dear.grid.tile**2 * 8
+
+
+def test_machines_that_are_not_there() -> None:
+    gpus = resolve(HypotheticalCluster(kind="hypothetical", workers=64, device="h100", memory="80 GB"))
+    images = dataclasses.replace(problem(200_000), flops_per_pair=1e8)
+    plan = make_plan(config(spectrum={"method": "none"}), images, gpus)
+    document = show.document(plan, price=2.0)
+    assert document["gpu_hours"] == document["worker_hours"] == document["cost"] / 2
+    slower = make_plan(config(spectrum={"method": "none"}), images, dataclasses.replace(gpus, device="v100"))
+    assert slower.seconds(slower.stages[0]) > 2 * plan.seconds(plan.stages[0])
+    assert "one H100" in show.text(plan)

@@ -1,0 +1,89 @@
+"""A tile that does not fit the memory is computed in smaller pieces, by the same worker, with the same result.
+
+The same to the last bit or two: a matrix product of another shape may add in another order.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from pipeline.errors import TasksFailed
+from pipeline.stages.kernels import KernelSpec
+
+SMALLEST = 8
+"""Rows of the smallest pieces that are tried."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out, on the host (MemoryError) or on the device (XLA's status code)."""
+    # XLA's exception has no type of its own for this.
+    return isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)
+
+
+@dataclass(slots=True)
+class PatientTile:
+    """A tile function that halves the rows it takes at once whenever memory runs out, and keeps to that from then on.
+
+    Attributes:
+        spec: of the kernel.
+        tile: rows of a whole tile.
+        rows: rows taken at once at present; ``tile`` until memory ran out.
+        pieces: into how many the last tile was cut.
+    """
+
+    spec: KernelSpec
+    tile: int
+    rows: int = field(init=False)
+    pieces: int = field(init=False, default=1)
+
+    def __post_init__(self) -> None:
+        self.rows = self.tile
+
+    def __call__(self, x1: np.ndarray, x2: np.ndarray | None = None) -> dict[str, np.ndarray]:
+        """As the kernel itself.
+
+        Raises:
+            TasksFailed: not even the smallest pieces fit.
+        """
+        while True:
+            try:
+                return self._compute(x1, x2)
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+                cause = str(error).split("\n")[0][:200] or type(error).__name__
+            # Outside the handler: what the failed attempt holds is only free once its traceback is.
+            if self.rows // 2 < SMALLEST:
+                raise TasksFailed(
+                    f"out of memory even with {self.rows} rows at a time: {cause}",
+                    hint="set gram.tile lower, or give the workers more memory",
+                )
+            self.rows //= 2
+
+    def _compute(self, x1: np.ndarray, x2: np.ndarray | None) -> dict[str, np.ndarray]:
+        kernel = self.spec.build(self.rows)
+        if self.rows >= self.tile:
+            self.pieces = 1
+            return kernel(x1, x2)
+        other = x1 if x2 is None else x2
+        whole = {name: np.empty((len(x1), len(other)), self.spec.precision) for name in self.spec.get}
+        self.pieces = 0
+        for top in range(0, len(x1), self.rows):
+            for left in range(top if x2 is None else 0, len(other), self.rows):
+                rows, columns = slice(top, top + self.rows), slice(left, left + self.rows)
+                same = x2 is None and top == left
+                for name, block in kernel(x1[rows], None if same else other[columns]).items():
+                    whole[name][rows, columns] = block
+                    if x2 is None and not same:
+                        whole[name][columns, rows] = block.T
+                self.pieces += 1
+        return whole
+
+
+@functools.lru_cache(maxsize=4)
+def patient_tile(spec: KernelSpec, tile: int) -> PatientTile:
+    """One per process and size, which remembers what did not fit."""
+    return PatientTile(spec, tile)
