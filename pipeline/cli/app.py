@@ -50,7 +50,8 @@ def plan(
         int | None, typer.Option(metavar="K", min=1, help="Plan with K workers, each as fast as those here.")
     ] = None,
     price: Annotated[
-        float | None, typer.Option(metavar="X", min=0, help="Price of a worker for an hour.")
+        float | None,
+        typer.Option(metavar="X", min=0, help="Price of a worker for an hour, instead of cluster.yaml's."),
     ] = None,
     allow_code: AllowCode = False,
     as_json: Json = False,
@@ -65,6 +66,7 @@ def plan(
         found = planned(
             config, where, workers=workers, calibrate=calibrate, allow_code=allow_code, folder=folder
         )
+        price = found.resources.price if price is None else price
         emit(show.document(found, price), as_json=as_json, text=show.text(found, price))
 
 
@@ -163,6 +165,91 @@ def verify(
             raise typer.Exit(1)
 
 
+@app.command(epilog="Example: ntk submit run.yaml --cluster slurm --array 16")
+def submit(
+    file: RunFile,
+    overrides: Set = None,
+    out: Out = None,
+    cluster: Cluster = None,
+    only_print: Annotated[
+        bool, typer.Option("--print", help="Show the batch scripts, submit nothing.")
+    ] = False,
+    array: Annotated[
+        int | None,
+        typer.Option(metavar="M", min=1, help="Compute the Gram matrix as a job array of M shares first."),
+    ] = None,
+    status: Annotated[bool, typer.Option("--status", help="Show the jobs of this run.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Show them until none is active.")] = False,
+    cancel: Annotated[bool, typer.Option("--cancel", help="End them; what is stored stays.")] = False,
+    logs: Annotated[bool, typer.Option("--logs", help="Show the end of their logs.")] = False,
+    allow_code: AllowCode = False,
+    as_json: Json = False,
+) -> None:
+    """Submit a whole run to a batch system, or see to the jobs of one; what is stopped is requeued and resumes."""
+    with reporting(as_json):
+        from pipeline.cli import submit as command
+
+        chosen = [
+            name
+            for name, on in (("show", status), ("watch", watch), ("cancel", cancel), ("logs", logs))
+            if on
+        ]
+        if len(chosen) > 1 or (chosen and (only_print or array)):
+            raise InputError("--print, --array, --status, --watch, --cancel and --logs: give one of them")
+        if chosen:
+            act = {
+                "show": command.show,
+                "watch": command.watch,
+                "cancel": command.cancel,
+                "logs": command.logs,
+            }
+            document, text = act[chosen[0]](command.directory_of(file, overrides, out))
+        else:
+            document, text = command.submit_command(
+                file, overrides=overrides, out=out, cluster=cluster, allow_code=allow_code, array=array,
+                only_print=only_print,
+            )  # fmt: skip
+        emit(document, as_json=as_json, text=text)
+
+
+@app.command(epilog="Example: ntk doctor --cluster local --out runs/first")
+def doctor(
+    out: Annotated[
+        Path, typer.Option("--out", metavar="DIR", help="Where a run would be: its file system is probed.")
+    ] = Path(),
+    cluster: Annotated[
+        str | None, typer.Option("--cluster", metavar="NAME", help="Probe a worker of this cluster as well.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Probe this machine, its file system and a cluster; the exit code is 1 when something is wrong."""
+    with reporting(as_json):
+        from pipeline.stages import doctor as stages_doctor
+
+        document = stages_doctor.examine(out, cluster)
+        emit(document, as_json=as_json, text=stages_doctor.to_text(document))
+        if not document["sound"]:
+            raise typer.Exit(1)
+
+
+@app.command(hidden=True)
+def attempt(
+    directory: Directory,
+    ended: Annotated[
+        int | None, typer.Option("--ended", metavar="CODE", help="It ended, with this exit code.")
+    ] = None,
+) -> None:
+    """For batch scripts: note that an attempt at a run begins or ended, and requeue the job where that helps."""
+    with reporting(False):
+        from pipeline.stages import submit as stages_submit
+
+        if ended is None:
+            stages_submit.begin_attempt(directory)
+        else:
+            stages_submit.end_attempt(directory, ended)
+            raise typer.Exit(ended)
+
+
 @app.command(epilog="Example: ntk schema > ntk.schema.json")
 def schema(as_json: Json = True) -> None:
     """JSON Schema of run.yaml and cluster.yaml (always JSON)."""
@@ -197,9 +284,9 @@ def _stages(
             raise InputError(
                 "--extend and --shard do not go together", hint="extend first, then compute shares"
             )
-        if share is not None:
-            cluster = "serial"
-        ready = prepared(file, overrides=overrides, out=out, cluster=cluster, allow_code=allow_code)
+        ready = prepared(
+            file, overrides=overrides, out=out, cluster=cluster, allow_code=allow_code, alone=share is not None
+        )  # fmt: skip
         for stage in ready.plan.stages:
             if stage.skipped and only in (None, stage.name):
                 say(f"{stage.name}: not done: {stage.skipped}")

@@ -11,14 +11,23 @@ from typing import Any
 from pipeline.config.cluster import AnyCluster
 from pipeline.config.load import is_resolved, load_cluster, load_run, origin
 from pipeline.config.model import RunConfig
+from pipeline.plan.resources import one_worker
 from pipeline.stages.prepare import Prepared, prepare
 
 
 def prepared(
-    file: Path, *, overrides: list[str] | None, out: Path | None, cluster: str | None, allow_code: bool
+    file: Path,
+    *,
+    overrides: list[str] | None,
+    out: Path | None,
+    cluster: str | None,
+    allow_code: bool,
+    alone: bool = False,
 ) -> Prepared:
-    """Read, check and plan what the arguments describe."""
+    """Read, check and plan what the arguments describe; `alone`: for one worker of the cluster, in this process."""
     config, where, folder = arguments(file, overrides=overrides, out=out, cluster=cluster)
+    if alone:
+        where = one_worker(where)
     return prepare(config, where, allow_code=allow_code, folder=folder)
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, RootModel, model_validator
+from pydantic import AfterValidator, Field, RootModel, field_validator, model_validator
 
 from pipeline.config.model import Model
 from pipeline.config.sizes import parse_bytes
@@ -23,6 +24,43 @@ def _size(value: str) -> str:
 
 MemoryLimit = Annotated[str, AfterValidator(_readable)]
 """A size such as `2 GB`, or `auto`."""
+
+
+def _one_word(value: str) -> str:
+    # It becomes part of a line that sbatch reads.
+    if not re.fullmatch(r"[\w.,:=+\-\[\]&|*()!@/]+", value):
+        raise ValueError("must be one word of letters, digits and .,:=+-[]&|*()!@/_")
+    return value
+
+
+def _one_line(value: str) -> str:
+    if not value.strip() or not value.isprintable():
+        raise ValueError("must be one line of text")
+    return value
+
+
+def _walltime(value: str) -> str:
+    if not re.fullmatch(r"(\d+-)?\d+(:\d+){0,2}", value):
+        raise ValueError(
+            "must be a time limit as Slurm reads it: minutes, hours:minutes:seconds or days-hours"
+        )
+    return value
+
+
+def _directory(value: str) -> str:
+    _one_line(value)
+    if not value.startswith("/"):
+        raise ValueError("must be an absolute path")
+    return value
+
+
+Size = Annotated[str, AfterValidator(_size)]
+"""A size such as `2 GB`."""
+
+Word = Annotated[str, AfterValidator(_one_word)]
+Line = Annotated[str, AfterValidator(_one_line)]
+Folder = Annotated[str, AfterValidator(_directory)]
+Count = Annotated[int, Field(ge=1)]
 
 
 class LocalCluster(Model):
@@ -57,11 +95,84 @@ class HypotheticalCluster(Model):
     """What a worker computes with; its rates are assumed (pipeline/plan/rates.py)."""
     threads: Annotated[int, Field(ge=1)] = 1
     """CPU threads of a worker."""
-    memory: Annotated[str, AfterValidator(_size)] = "16 GB"
+    memory: Size = "16 GB"
     """Memory of a worker, of a GPU its own."""
 
 
-AnyCluster = LocalCluster | SerialCluster | HypotheticalCluster
+class LocalGpuCluster(Model):
+    """One worker on each GPU of this machine that is visible (`CUDA_VISIBLE_DEVICES`), on loopback only."""
+
+    kind: Literal["local-gpu"]
+    threads: Count = 2
+    """CPU threads of a worker."""
+    memory: MemoryLimit = "auto"
+    """Memory a worker may use, e.g. `60 GB`; `auto`: 75 % of the smallest GPU's, which JAX takes at its start, or an
+    equal share of 80 % of this machine's where that is less."""
+    dashboard: bool = True
+    """Whether Dask's dashboard is served, on the loopback interface."""
+
+
+class SlurmCluster(Model):
+    """Nodes of a Slurm cluster, used by `ntk submit`: one job holds the scheduler and all workers of a run.
+
+    Fields are named as Slurm names them where it has a name.
+    """
+
+    kind: Literal["slurm"]
+    nodes: Count = 1
+    """Nodes of a run."""
+    gpus_per_node: Annotated[int, Field(ge=0)] = 0
+    """GPUs of a node, one worker on each; 0: workers compute on CPUs."""
+    workers_per_node: Count = 1
+    """Workers on a node that has no GPUs; with GPUs there is one for each."""
+    cpus: Count = 1
+    """CPUs of a worker (`--cpus-per-task`), the threads that it computes with."""
+    memory: Size
+    """Memory of a worker, of a GPU worker that of the host; plans respect it, and Slurm is asked for it."""
+    gpu_memory: Size | None = None
+    """Memory of a GPU, when it is less than `memory`: plans then respect this."""
+    coordinator_memory: Size = "2 GB"
+    """Memory asked for on each node beside the workers'; the coordinator runs on the first."""
+    walltime: Annotated[str, AfterValidator(_walltime)] = "24:00:00"
+    """Time limit of a job (`--time`); a run that needs longer is requeued and goes on."""
+    grace: Annotated[int, Field(ge=5)] = 120
+    """Seconds before the limit at which a run is told to stop (`--signal`)."""
+    partition: Word | None = None
+    account: Word | None = None
+    qos: Word | None = None
+    constraint: Word | None = None
+    gpu_type: Word | None = None
+    """Type in `--gres=gpu:TYPE:COUNT`."""
+    extra: tuple[Line, ...] = ()
+    """More lines for sbatch, without `#SBATCH`, as `--mail-type=END`."""
+    setup: tuple[Line, ...] = ()
+    """Lines of shell that prepare the environment on each node, as `module load cuda`."""
+    python: Folder | None = None
+    """Python interpreter on the nodes, with this package installed; default: the one that runs `ntk submit`."""
+    interface: Word | None = None
+    """Network interface that scheduler and workers listen on, as `ib0`; default: that of the node's host name."""
+    scratch: Folder | None = None
+    """Folder on each node for temporary files (`TMPDIR`)."""
+    ready_seconds: Annotated[int, Field(ge=1)] = 600
+    """How long to wait for all workers; after that a run begins with those that came, or fails when none did."""
+    price: Annotated[float, Field(ge=0)] | None = None
+    """Price of a worker for an hour, for `ntk plan`."""
+
+    @field_validator("extra", "setup", mode="before")
+    @classmethod
+    def _sequence(cls, value: Any) -> Any:
+        return tuple(value) if isinstance(value, list) else value
+
+    @property
+    def tasks_per_node(self) -> int:
+        return self.gpus_per_node or self.workers_per_node
+
+    @property
+    def workers(self) -> int:
+        return self.nodes * self.tasks_per_node
+
+
+AnyCluster = LocalCluster | LocalGpuCluster | SerialCluster | SlurmCluster | HypotheticalCluster
 
 Cluster = Annotated[AnyCluster, Field(discriminator="kind")]
 

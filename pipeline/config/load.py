@@ -144,7 +144,19 @@ _WORDING = {
 
 
 _BRANCHES = frozenset(
-    {"int", "float", "str", "list", "dict", "tuple", "local", "serial", "constrained-int", "constrained-str"}
+    {
+        "int",
+        "float",
+        "str",
+        "list",
+        "dict",
+        "tuple",
+        "local",
+        "serial",
+        "slurm",
+        "constrained-int",
+        "constrained-str",
+    }
 )
 
 

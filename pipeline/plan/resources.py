@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.config.cluster import AnyCluster, HypotheticalCluster, SerialCluster
+from pipeline.config.cluster import (
+    AnyCluster,
+    HypotheticalCluster,
+    LocalGpuCluster,
+    SerialCluster,
+    SlurmCluster,
+)
 from pipeline.config.sizes import parse_bytes
+from pipeline.errors import InputError
 from pipeline.plan.rates import Device
 
 USABLE = 0.8
@@ -15,6 +24,9 @@ USABLE = 0.8
 
 ASSUMED_FLOPS = 20e9
 """Flops a second of one thread, where nothing was measured."""
+
+GPU_SHARE = 0.75
+"""Share of a GPU's memory that JAX takes when it starts."""
 
 FEW_CORES = 8
 """Up to this many cores a worker computes with one thread, beyond with four: fewer processes to feed."""
@@ -31,6 +43,10 @@ class Resources:
         memory: bytes each of them may use, the process itself included.
         dashboard: whether the scheduler's dashboard is served.
         device: what a worker computes with.
+        gpus: of this machine, one for each worker, as `CUDA_VISIBLE_DEVICES` names them.
+        interface: network interface to listen on where workers are on other machines; None: the host name's.
+        price: of a worker for an hour, if the cluster says.
+        ready_seconds: how long to wait for workers on other machines.
     """
 
     kind: str
@@ -39,6 +55,10 @@ class Resources:
     memory: int
     dashboard: bool = False
     device: Device = "cpu"
+    gpus: tuple[str, ...] = ()
+    price: float | None = None
+    interface: str | None = None
+    ready_seconds: int = 0
 
 
 def resolve(cluster: AnyCluster, *, cores: int | None = None, total: int | None = None) -> Resources:
@@ -46,20 +66,82 @@ def resolve(cluster: AnyCluster, *, cores: int | None = None, total: int | None 
     if isinstance(cluster, HypotheticalCluster):
         memory = parse_bytes(cluster.memory)
         return Resources("hypothetical", cluster.workers, cluster.threads, memory, device=cluster.device)
+    if isinstance(cluster, SlurmCluster):
+        return Resources(
+            "slurm", cluster.workers, cluster.cpus, _worker_memory(cluster), price=cluster.price,
+            interface=cluster.interface, ready_seconds=cluster.ready_seconds,
+        )  # fmt: skip
     cores = cores or len(os.sched_getaffinity(0))
     total = total or machine_memory()
     if isinstance(cluster, SerialCluster):
         memory = int(total * USABLE) if cluster.memory == "auto" else parse_bytes(cluster.memory)
         return Resources("serial", 1, cores, memory)
+    if isinstance(cluster, LocalGpuCluster):
+        found = visible_gpus()
+        share = min(min(found.values()) * GPU_SHARE, total * USABLE / len(found))
+        memory = int(share) if cluster.memory == "auto" else parse_bytes(cluster.memory)
+        return Resources("local-gpu", len(found), cluster.threads, memory, cluster.dashboard, tuple(found))
     threads = (1 if cores <= FEW_CORES else 4) if cluster.threads == "auto" else cluster.threads
     workers = max(1, cores // threads) if cluster.workers == "auto" else cluster.workers
     memory = int(total * USABLE / workers) if cluster.memory == "auto" else parse_bytes(cluster.memory)
     return Resources("local", workers, threads, memory, cluster.dashboard)
 
 
+def visible_gpus() -> dict[str, int]:
+    """GPUs of this machine that a process may use, by the name that `CUDA_VISIBLE_DEVICES` knows, with their bytes.
+
+    Raises:
+        InputError: there are none.
+    """
+    query = ["nvidia-smi", "--query-gpu=index,uuid,memory.total", "--format=csv,noheader,nounits"]
+    try:
+        listing = subprocess.run(query, capture_output=True, text=True, timeout=60, check=True).stdout
+    except (OSError, subprocess.SubprocessError) as error:
+        raise InputError(
+            f"cluster of kind local-gpu: no GPU was found here (nvidia-smi: {error})",
+            hint="use the cluster `local`",
+        ) from None
+    return choose_gpus(listing, os.environ.get("CUDA_VISIBLE_DEVICES"))
+
+
+def choose_gpus(listing: str, visible: str | None) -> dict[str, int]:
+    """The GPUs in nvidia-smi's lines `index, uuid, MiB` that a value of `CUDA_VISIBLE_DEVICES` admits, in its order.
+
+    As CUDA reads it: what stands behind a name that is not there does not count.
+
+    Raises:
+        InputError: none is left.
+    """
+    rows = [[word.strip() for word in line.split(",")] for line in listing.splitlines() if line.strip()]
+    memory = {name: int(mebibytes) * 2**20 for index, uuid, mebibytes in rows for name in (index, uuid)}
+    named = [row[0] for row in rows] if visible is None else [name.strip() for name in visible.split(",")]
+    there = list(itertools.takewhile(memory.__contains__, named))
+    if not there:
+        raise InputError(
+            f"cluster of kind local-gpu: none of {len(rows)} GPUs is visible (CUDA_VISIBLE_DEVICES={visible!r})",
+            hint="set CUDA_VISIBLE_DEVICES, or use the cluster `local`",
+        )
+    return {name: memory[name] for name in there}
+
+
+def one_worker(cluster: AnyCluster) -> SerialCluster:
+    """The calling process as if it were one worker of a cluster: of a batch system's with the memory that a job asks
+    for, of this machine with all there is."""
+    memory = f"{_worker_memory(cluster)} B" if isinstance(cluster, SlurmCluster) else "auto"
+    return SerialCluster(kind="serial", memory=memory)
+
+
+def _worker_memory(cluster: SlurmCluster) -> int:
+    return min(parse_bytes(size) for size in (cluster.memory, cluster.gpu_memory) if size is not None)
+
+
 def machine_memory() -> int:
-    """Bytes of memory this process may use: the machine's, or its control group's limit where that is lower."""
+    """Bytes of memory this process may use: the machine's, or the limit of its control group or its Slurm job where
+    that is lower."""
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    granted = os.environ.get("SLURM_MEM_PER_NODE", "")  # megabytes
+    if granted.isdigit() and int(granted) > 0:
+        total = min(total, int(granted) * 2**20)
     try:
         limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
     except OSError:

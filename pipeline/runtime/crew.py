@@ -19,7 +19,7 @@ _FROZEN_SECONDS = 5.0
 _LINGER_SECONDS = 1.0
 
 
-class _Watcher(SchedulerPlugin):
+class Watcher(SchedulerPlugin):
     """Passes arrivals and losses of workers on."""
 
     name = "crew"
@@ -64,7 +64,7 @@ class LocalCrew:
             "allowed_failures": 0,
         }
         self._scheduler = await Scheduler(**options)
-        self._scheduler.add_plugin(_Watcher(self._arrived, self._left))
+        self._scheduler.add_plugin(Watcher(self._arrived, self._left))
         for slot in self._slots:
             slot.begin(self._orders, self._changed)
         self._replace_frozen()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import threading
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
@@ -54,3 +55,12 @@ class LoopThread:
         if self._thread.is_alive():
             self._loop.call_soon_threadsafe(self._ended.set)
             self._thread.join()
+
+
+def quietly(close: Callable[[], object]) -> None:
+    """Close without raising: workers end with their connections whatever goes wrong here, and an error while tearing
+    down must not take the place of the one that ended the run."""
+    try:
+        close()
+    except Exception:
+        logging.getLogger(__name__).debug("while closing", exc_info=True)

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import psutil
@@ -142,12 +142,12 @@ class Slot:
 
 
 @contextlib.contextmanager
-def supervised(workers: int, environment: Mapping[str, str], loop: LoopThread) -> Iterator[list[Slot]]:
-    """Slots with their processes starting; on leaving, every process has ended, if need be by force."""
+def supervised(environments: Sequence[Mapping[str, str]], loop: LoopThread) -> Iterator[list[Slot]]:
+    """A slot for each environment, its process starting; on leaving all have ended, if need be by force."""
     slots: list[Slot] = []
 
     async def start() -> None:
-        for number in range(workers):
+        for number, environment in enumerate(environments):
             slots.append(Slot(str(number), environment, loop.post))
 
     try:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline import data
-from pipeline.config.cluster import AnyCluster, HypotheticalCluster
+from pipeline.config.cluster import AnyCluster, HypotheticalCluster, SlurmCluster
 from pipeline.config.model import RunConfig
 from pipeline.errors import InputError
 from pipeline.plan.plan import Plan, Problem, make_plan
@@ -49,9 +49,10 @@ def prepare(
             f"cluster: {config.cluster} is hypothetical: its {cluster.workers} workers are not there",
             hint="`ntk plan` plans with it; a run needs another --cluster",
         )
+    resources = _resources(cluster)
     inputs = data.load(config.data)
     spec = _spec(config, inputs.input_shape, allow_code, folder)
-    plan = _plan(config, spec, data.Sizes.of(inputs), resolve(cluster))
+    plan = _plan(config, spec, data.Sizes.of(inputs), resources)
     if any(stage.name == "spectrum" and stage.skipped for stage in plan.stages):
         # Asked for with `auto` and too large: the run goes on without it, and is complete without it.
         config = config.model_copy(update={"spectrum": config.spectrum.model_copy(update={"method": "none"})})
@@ -76,26 +77,35 @@ def planned(
 
     Args:
         workers: plan with so many workers instead of the cluster's.
-        calibrate: measure a few tiles on the cluster's workers, when there are any. The rest as in `prepare`.
+        calibrate: measure a few tiles on the cluster's workers, when they are at hand. The rest as in `prepare`.
 
     Raises:
         InputError: anything wrong with the input, or a plan that cannot fit.
     """
+    resources = _resources(cluster)
     sizes, inputs = data.sizes(config.data), None
     if sizes is None:
         inputs = data.load(config.data)
         sizes = data.Sizes.of(inputs)
     spec = _spec(config, sizes.input_shape, allow_code, folder)
-    resources = resolve(cluster)
     wanted = resources if workers is None else dataclasses.replace(resources, workers=workers)
     plan = _plan(config, spec, sizes, wanted)
-    if calibrate and not isinstance(cluster, HypotheticalCluster):
+    if calibrate and not isinstance(cluster, HypotheticalCluster | SlurmCluster):
         from pipeline.stages.calibrate import measured
 
         rows = 2 * plan.grid.tile
         x = data.sample(config.data, rows) if inputs is None else inputs.x_train[:rows]
         plan = dataclasses.replace(plan, rates=measured(config, spec, x, plan, resources))
     return plan
+
+
+def _resources(cluster: AnyCluster) -> Resources:
+    resources = resolve(cluster)
+    if resources.gpus:
+        import jax
+
+        jax.config.update("jax_platforms", "cpu")  # in this process: a GPU is its worker's alone
+    return resources
 
 
 def _spec(config: RunConfig, input_shape: tuple[int, ...], allow_code: bool, folder: Path) -> KernelSpec:

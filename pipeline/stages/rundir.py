@@ -30,8 +30,8 @@ def resolved(directory: Path) -> dict[str, Any] | None:
     """
     file = RunLayout(directory).config
     if not file.exists():
-        # A run killed in its first moment leaves its lease folder and nothing else.
-        ours = {RunLayout(directory).leases.name}
+        # A run killed in its first moment leaves its lease folder and nothing else; one that waits has its jobs'.
+        ours = {RunLayout(directory).leases.name, RunLayout(directory).jobs.name}
         if directory.is_dir() and any(entry.name not in ours for entry in directory.iterdir()):
             raise InputError(
                 f"{directory}: not empty, and not a run directory (no {file.name})",

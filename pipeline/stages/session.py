@@ -19,7 +19,8 @@ from pipeline.errors import GateError, InputError
 from pipeline.plan.resources import Resources
 from pipeline.plan.tasks import Record, Task
 from pipeline.plan.tiles import TileGrid
-from pipeline.runtime.cluster import LocalSettings, SerialSettings, open_executor
+from pipeline.runtime import rendezvous
+from pipeline.runtime.cluster import LocalSettings, RemoteSettings, SerialSettings, Settings, open_executor
 from pipeline.runtime.drive import drive
 from pipeline.runtime.events import Event, Finished, Started, Summary, TaskDone
 from pipeline.runtime.executor import Work
@@ -277,14 +278,26 @@ class Session:
     def executor(self) -> Any:
         """The workers, started at the first call."""
         if self._executor is None:
-            r = self.resources
-            settings = (
-                SerialSettings() if r.kind == "serial" else LocalSettings(r.workers, r.threads, r.dashboard)
-            )
-            self._executor = self._stack.enter_context(open_executor(settings))
+            self._executor = self._stack.enter_context(open_executor(settings(self.resources)))
             if self.on_workers is not None:
                 self.on_workers(self._executor)
         return self._executor
+
+
+def settings(resources: Resources) -> Settings:
+    """How to open the executor of these resources.
+
+    Raises:
+        InputError: they are those of a batch system, and this process is not in a job of ours.
+    """
+    r = resources
+    match r.kind:
+        case "serial":
+            return SerialSettings()
+        case "slurm":
+            return RemoteSettings(rendezvous.place(), r.workers, r.threads, r.ready_seconds, r.interface)
+        case _:
+            return LocalSettings(r.workers, r.threads, r.dashboard, r.gpus)
 
 
 def peak_memory(pid: object) -> int:

@@ -33,6 +33,16 @@ class RunLayout:
         return self.directory / "leases"
 
     @property
+    def jobs(self) -> Path:
+        """What a batch system's jobs need and leave: scripts, their configuration, logs, the run's keys."""
+        return self.directory / "jobs"
+
+    @property
+    def job_history(self) -> Path:
+        """Jobs and their attempts, one JSON document a line, appended to."""
+        return self.jobs / "history.jsonl"
+
+    @property
     def metrics(self) -> Path:
         """Every figure that the report shows."""
         return self.directory / "metrics.json"

@@ -1,0 +1,273 @@
+"""What a person wants to know of a machine and a cluster before a long run: probes that measure and say so."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import sys
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pipeline.config.cluster import AnyCluster, SlurmCluster
+from pipeline.config.load import load_cluster
+from pipeline.config.sizes import human_bytes
+from pipeline.errors import PipelineError
+from pipeline.plan.resources import machine_memory, resolve
+from pipeline.plan.tasks import Record, Task
+from pipeline.runtime import slurm
+from pipeline.runtime.cluster import LocalSettings, open_executor
+from pipeline.runtime.drive import drive
+from pipeline.runtime.executor import worker_name
+from pipeline.runtime.slurm_script import one_task
+from pipeline.stages import rundir
+from pipeline.stages.session import settings
+from pipeline.store.files import replace_file
+
+PROBE_BYTES = 32 * 2**20
+"""Size of the file that bandwidths are measured with."""
+
+SKEW_SECONDS = 5.0
+"""Clocks that differ by more than this are a failed probe; only people and plots read them, nothing decides by them."""
+
+LEAST_FREE = 2**30
+"""Bytes of free space below which the probe of it fails."""
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """One thing looked at.
+
+    Attributes:
+        name: of the probe.
+        ok: whether a run can rely on it.
+        facts: what was found, JSON values; numbers of bytes, seconds and bytes per second.
+        problem: what is wrong and the remedy, if not ok.
+    """
+
+    name: str
+    ok: bool
+    facts: dict[str, Any] = field(default_factory=dict)
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeWork:
+    """A task for a worker: the probes of its own machine, and of the file system as it sees it."""
+
+    folder: str
+
+    def __call__(self, task: Task) -> list[Record]:
+        found = [*machine_probes(), disk_probe(Path(self.folder))]
+        note = {"probes": [asdict(probe) for probe in found], "clock": time.time()}
+        return [Record("probe", (0,), "", (), "", 0.0, 0, worker_name(), time.time(), task.key, note)]
+
+
+def examine(out: Path, cluster: str | None) -> dict[str, Any]:
+    """All probes, as a document.
+
+    Args:
+        out: where a run directory would be.
+        cluster: a name in cluster.yaml, or None for this machine alone.
+
+    Raises:
+        InputError: no such cluster.
+    """
+    where = None if cluster is None else load_cluster(cluster, Path.cwd())
+    found = [*machine_probes(), disk_probe(out)] + ([] if where is None else cluster_probes(where, out))
+    return {"sound": all(probe.ok for probe in found), "probes": [asdict(probe) for probe in found]}
+
+
+def machine_probes() -> list[Probe]:
+    """Versions, JAX and its arithmetic, cores and memory of this process's machine."""
+    return [_guarded(name, probe) for name, probe in _MACHINE.items()]
+
+
+def disk_probe(folder: Path) -> Probe:
+    """What a store in this folder can rely on: atomic replacement, exclusive creation, flushing; bandwidth, free space
+    and clock. The folder may not be there yet; nothing is left in it."""
+    return _guarded("file system", lambda: _disk(folder))
+
+
+def cluster_probes(cluster: AnyCluster, folder: Path) -> list[Probe]:
+    """One worker of a cluster, started for this, and what it finds."""
+    if isinstance(cluster, SlurmCluster):
+        return _in_a_job(cluster, folder)
+    resources = resolve(cluster)
+    chosen = settings(resources)
+    if isinstance(chosen, LocalSettings):
+        chosen = LocalSettings(1, resources.threads, dashboard=False, gpus=resources.gpus[:1])
+    facts = {"kind": resources.kind, "workers": resources.workers, "threads": resources.threads,
+             "memory_per_worker": resources.memory}  # fmt: skip
+    records: list[Record] = []
+    began = time.monotonic()
+    try:
+        with open_executor(chosen) as executor:
+            executor.bind(ProbeWork(str(folder.resolve())))
+            drive([Task("probe", "probe")], executor, on_records=records.extend)
+    except PipelineError as error:
+        return [Probe("cluster", False, facts, str(error))]
+    facts["seconds_to_first_task"] = time.monotonic() - began
+    (record,) = records
+    skew = abs(time.time() - record.note["clock"])
+    ok = skew < SKEW_SECONDS
+    problem = "" if ok else f"the worker's clock differs by {skew:.0f} s; let both use NTP"
+    found = [Probe("cluster", ok, facts | {"worker": record.worker}, problem)]
+    return found + [Probe(**{**probe, "name": f"worker: {probe['name']}"}) for probe in record.note["probes"]]
+
+
+def _in_a_job(cluster: SlurmCluster, folder: Path) -> list[Probe]:
+    """The same probes, by this command in a job of one task."""
+    command = ["-m", "pipeline", "doctor", "--json", "--out", str(folder.resolve())]
+    facts = {"kind": "slurm", "workers": cluster.workers, "threads": cluster.cpus}
+    began = time.monotonic()
+    try:
+        answer = slurm.run_one(one_task([cluster.python or sys.executable, "-P", *command], cluster))
+        probes = json.loads(answer)["probes"]
+    except (PipelineError, ValueError, KeyError) as error:
+        return [Probe("cluster", False, facts, str(error))]
+    facts["seconds_in_queue_and_job"] = time.monotonic() - began
+    return [Probe("cluster", True, facts)] + [
+        Probe(**{**probe, "name": f"worker: {probe['name']}"}) for probe in probes
+    ]
+
+
+def to_text(document: dict[str, Any]) -> str:
+    """A line for every probe, and one for every figure under it."""
+    lines = []
+    for probe in document["probes"]:
+        lines.append(f"{'ok  ' if probe['ok'] else 'FAIL'} {probe['name']}")
+        lines += [
+            f"       {key.replace('_', ' ')}: {_readable(key, value)}"
+            for key, value in probe["facts"].items()
+        ]
+        if probe["problem"]:
+            lines.append(f"       problem: {probe['problem']}")
+    return "\n".join(lines)
+
+
+def _readable(key: str, value: Any) -> str:
+    if key.endswith("_per_second"):
+        return f"{human_bytes(value)}/s"
+    if key in ("memory", "memory_per_worker", "free"):
+        return human_bytes(value)
+    if isinstance(value, float):
+        return f"{value:.3g}"
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _guarded(name: str, probe: Callable[[], Probe]) -> Probe:
+    """A probe that raises has found something out as well."""
+    try:
+        return probe()
+    except PipelineError as error:
+        return Probe(name, False, problem=str(error))
+    except Exception as error:
+        return Probe(name, False, problem=f"{type(error).__name__}: {error}")
+
+
+def _versions() -> Probe:
+    return Probe("versions", True, {"system": platform.platform(), **rundir.versions()})
+
+
+def _machine() -> Probe:
+    cores, memory = len(os.sched_getaffinity(0)), machine_memory()
+    load = os.getloadavg()[0]
+    facts = {"host": platform.node(), "cores": cores, "memory": memory, "load": load}
+    ok = memory >= LEAST_FREE
+    return Probe("cores and memory", ok, facts, "" if ok else "less than 1 GiB of memory: plans will not fit")
+
+
+def _jax() -> Probe:
+    """Devices, and the error of a product in both precisions as kernels compute it, against extended precision."""
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+
+    devices = [f"{device.platform} {device.device_kind}" for device in jax.devices()]
+    n = 256
+    a = np.random.default_rng(0).standard_normal((n, n))
+    exact = a.astype(np.longdouble) @ a.T.astype(np.longdouble)
+    scale = np.abs(a) @ np.abs(a.T)
+    errors: dict[str, float] = {}
+    began = time.perf_counter()
+    with jax.enable_x64(True):
+        for name in ("float32", "float64"):
+            rounded = a.astype(name)
+            x = jnp.asarray(rounded)
+            product = np.asarray(jnp.matmul(x, x.T, precision=jax.lax.Precision.HIGHEST), dtype=np.longdouble)
+            true = (
+                exact
+                if name == "float64"
+                else rounded.astype(np.longdouble) @ rounded.T.astype(np.longdouble)
+            )
+            errors[name] = float(np.max(np.abs(product - true) / scale))
+        x64 = jnp.asarray(a).dtype == np.float64
+    facts: dict[str, Any] = {"devices": devices, "x64": bool(x64), "default_backend": jax.default_backend()}
+    facts |= {f"{name}_product_error": error for name, error in errors.items()}
+    facts["seconds"] = time.perf_counter() - began
+    # A product of n terms errs by at most n ε of Σ|a||b|; with TF32, ε would be 5e-4.
+    poor = [name for name, error in errors.items() if error > n * np.finfo(name).eps]
+    problem = f"products in {', '.join(poor)} are less exact than that: " if poor else ""
+    if poor:
+        problem += "unset JAX_DEFAULT_MATMUL_PRECISION and NVIDIA_TF32_OVERRIDE"
+    return Probe("jax", not poor and bool(x64), facts, problem or ("" if x64 else "no 64-bit numbers"))
+
+
+_MACHINE: dict[str, Callable[[], Probe]] = {"versions": _versions, "cores and memory": _machine, "jax": _jax}
+
+
+def _disk(folder: Path) -> Probe:
+    home = folder.resolve()
+    while not home.is_dir():
+        home = home.parent
+    scratch = home / f".ntk-doctor-{uuid.uuid4().hex}"
+    scratch.mkdir()
+    try:
+        return _disk_in(scratch, home)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _disk_in(scratch: Path, home: Path) -> Probe:
+    block = os.urandom(PROBE_BYTES)
+    target = scratch / "file"
+    began = time.perf_counter()
+    replace_file(target, block)  # writes, flushes to disk, renames
+    written = time.perf_counter() - began
+    skew = target.stat().st_mtime - time.time()
+    began = time.perf_counter()
+    intact = target.read_bytes() == block
+    read = time.perf_counter() - began
+    began = time.perf_counter()
+    replace_file(target, b"new")
+    small = time.perf_counter() - began
+    replaced = target.read_bytes() == b"new" and [entry.name for entry in scratch.iterdir()] == ["file"]
+    try:
+        os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+        exclusive = False
+    except FileExistsError:
+        exclusive = True
+    free = shutil.disk_usage(home).free
+    facts = {
+        "folder": str(home), "free": free, "write_bytes_per_second": PROBE_BYTES / written,
+        "cached_read_bytes_per_second": PROBE_BYTES / read, "small_file_seconds": small, "clock_skew_seconds": skew,
+        "atomic_replacement": replaced, "exclusive_creation": exclusive,
+    }  # fmt: skip
+    problems = []
+    if not intact:
+        problems.append("a file does not read back as it was written")
+    if not (replaced and exclusive):
+        problems.append(
+            "files are not replaced or created in one step, which the store relies on: choose another --out"
+        )
+    if free < LEAST_FREE:
+        problems.append(f"only {human_bytes(free)} are free")
+    if abs(skew) > SKEW_SECONDS:
+        problems.append(f"the file system's clock differs by {skew:.0f} s; let both machines use NTP")
+    return Probe("file system", not problems, facts, "; ".join(problems))

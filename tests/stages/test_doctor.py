@@ -1,0 +1,42 @@
+"""Probes: right on a machine that is, and the exit code says when something is not."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from pipeline.cli.app import app
+from pipeline.stages import doctor
+
+
+def test_a_sound_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(app, ["doctor", "--out", "a/b", "--cluster", "serial", "--json"])
+    document = json.loads(result.stdout)
+    assert result.exit_code == 0, document
+    probes = {probe["name"]: probe["facts"] for probe in document["probes"]}
+    assert probes["file system"]["write_bytes_per_second"] > 0
+    assert probes["worker: jax"]["float64_product_error"] < 1e-13
+    assert probes["worker: jax"]["float32_product_error"] < 256 * 1.2e-7
+    assert probes["versions"].keys() >= {"python", "jax", "numpy", "zarr", "distributed", "ntk-pipeline"}
+    assert list(tmp_path.iterdir()) == [], "a probe leaves nothing"
+    assert "ok   file system" in doctor.to_text(document)
+
+
+def test_what_fails_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "LEAST_FREE", 2**70)
+    probe = doctor.disk_probe(tmp_path)
+    assert not probe.ok
+    assert "are free" in probe.problem
+    (tmp_path / "x").mkdir()
+    monkeypatch.setattr(
+        os, "fsync", lambda descriptor: (_ for _ in ()).throw(OSError(5, "Input/output error"))
+    )
+    assert "Input/output error" in doctor.disk_probe(tmp_path / "x").problem
+    monkeypatch.setenv("COLUMNS", "100")
+    assert CliRunner().invoke(app, ["doctor", "--out", str(tmp_path)]).exit_code == 1
+    assert CliRunner().invoke(app, ["doctor", "--cluster", "nowhere"]).exit_code == 2
