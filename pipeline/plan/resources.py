@@ -80,7 +80,9 @@ def resolve(cluster: AnyCluster, *, cores: int | None = None, total: int | None 
         found = visible_gpus()
         share = min(min(found.values()) * GPU_SHARE, total * USABLE / len(found))
         memory = int(share) if cluster.memory == "auto" else parse_bytes(cluster.memory)
-        return Resources("local-gpu", len(found), cluster.threads, memory, cluster.dashboard, tuple(found))
+        return Resources(
+            "local-gpu", len(found), cluster.threads, memory, cluster.dashboard, gpus=tuple(found)
+        )
     threads = (1 if cores <= FEW_CORES else 4) if cluster.threads == "auto" else cluster.threads
     workers = max(1, cores // threads) if cluster.workers == "auto" else cluster.workers
     memory = int(total * USABLE / workers) if cluster.memory == "auto" else parse_bytes(cluster.memory)
