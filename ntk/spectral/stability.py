@@ -76,3 +76,14 @@ def time_constants(
         raise ValueError(f"the learning rate must be > 0, got {learning_rate}")
     known = eigenvalues > max(floor, 0.0)
     return np.divide(1.0, learning_rate * eigenvalues, out=np.full(eigenvalues.shape, np.nan), where=known)
+
+
+def eigenvalue_bound(residual: float, gap: float | None = None) -> float:
+    """How far a computed λ can be from an eigenvalue of K, given ‖K v − λ v‖ for its unit vector v.
+
+    An eigenvalue lies within ‖K v − λ v‖ of λ; if every other eigenvalue is at least `gap` away and λ is the Rayleigh
+    quotient of v, within ‖K v − λ v‖² / gap (Parlett 1998, theorems 4.5.1 and 11.7.1).
+    """
+    if not residual >= 0 or (gap is not None and not gap > 0):
+        raise ValueError(f"the residual must be >= 0 and the gap > 0, got {residual} and {gap}")
+    return residual if gap is None else min(residual, residual**2 / gap)

@@ -203,6 +203,27 @@ def band_width(n: int, tile: int, limit: int, *, process: int = PROCESS_WITH_JAX
     return next((b for b in widths if band_task(n, tile, b, process=process).total <= limit), None)
 
 
+POPULATION_ROWS = 2048
+"""Most rows of a Gram matrix from which a learning curve is predicted and measured, whole and in memory."""
+
+LEAST_POPULATION = 20
+"""Fewer rows than these have no learning curve worth the name."""
+
+
+def population(rows: int, *, process: int = PROCESS_WITH_JAX) -> Need:
+    """A sample of the rows with all their eigenpairs, then the inverse for held-out errors: 6·rows² items at most."""
+    square = 8 * rows * rows
+    return Need((("process", process), ("sample of the matrix", square), ("factorisations", 5 * square)))
+
+
+def population_rows(n: int, limit: int) -> int:
+    """How many of n rows the sample has under a limit on memory; 0 when it would be too few."""
+    process = population(0).total
+    fitting = math.isqrt(max(limit - process, 0) // (population(1).total - process))
+    rows = min(n, POPULATION_ROWS, fitting)
+    return rows if rows >= LEAST_POPULATION else 0
+
+
 def largest_tile(
     limit: int, need: Callable[[int], Need], *, multiple: int = TILE_MULTIPLE, most: int | None = None
 ) -> int | None:

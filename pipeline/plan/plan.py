@@ -6,6 +6,7 @@ size of an input, number of outputs), so that planning needs neither JAX nor the
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -307,7 +308,7 @@ def _stages(
             )
         )
     if config.spectrum.method != "none":
-        stages.append(_spectrum(config, p, resources, grid))
+        stages.append(_with_population(_spectrum(config, p, resources, grid), p, resources, grid))
     return stages
 
 
@@ -357,6 +358,23 @@ def _spectrum(config: RunConfig, p: Problem, resources: Resources, grid: TileGri
         "spectrum", found.tasks, found.flops, found.reads, found.writes, found.need.total, found.skipped,
         found.method, found.passes,
     )  # fmt: skip
+
+
+def _with_population(stage: StagePlan, p: Problem, resources: Resources, grid: TileGrid) -> StagePlan:
+    """The spectrum stage with what labels add to it: learning curve and dynamics of a sample of the rows.
+
+    For each kernel one reading of the matrix, two eigendecompositions and a few factorisations of the sample.
+    """
+    rows = memory.population_rows(p.rows, resources.memory) if p.outputs and not stage.skipped else 0
+    if not rows:
+        return stage
+    return dataclasses.replace(
+        stage,
+        tasks=stage.tasks + p.kernels,
+        flops=stage.flops + p.kernels * 30.0 * rows**3,
+        reads=stage.reads + Matrix(grid, p.itemsize, p.kernels).bytes,
+        peak=max(stage.peak, memory.population(rows).total),
+    )
 
 
 def _round_up(value: int, multiple: int) -> int:

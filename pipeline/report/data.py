@@ -40,6 +40,21 @@ class GramImage:
 
 
 @dataclass(frozen=True, slots=True)
+class Modes:
+    """Leading eigenvectors of a kernel.
+
+    Attributes:
+        vectors: (rows, modes), of a sample of the rows.
+        target: (rows,) of the same rows: the index of the class, or the first target; None without labels.
+        images: (modes, height, width) Σ v_k(i) x_i over all rows, where inputs are images; else None.
+    """
+
+    vectors: NDArray[np.floating]
+    target: NDArray[Any] | None = None
+    images: NDArray[np.floating] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ReportData:
     """The contents of a report.
 
@@ -56,6 +71,8 @@ class ReportData:
         eigenvalues: {kernel: (n,), descending}.
         label_power: {kernel: (modes, classes)}, squared projections of the labels on the eigenvectors.
         gram_image: {kernel: image}.
+        dynamics: {kernel: (3, times)}: time, error on the rows trained on, error on those held out.
+        modes: {kernel: leading eigenvectors}.
         timeline: tasks of all stages.
         wall_seconds: of the whole run, from start to end.
         provenance: name → text, number, or a mapping of these (versions, fingerprints …).
@@ -72,6 +89,8 @@ class ReportData:
     eigenvalues: Mapping[str, NDArray[np.floating]] = field(default_factory=dict)
     label_power: Mapping[str, NDArray[np.floating]] = field(default_factory=dict)
     gram_image: Mapping[str, GramImage] = field(default_factory=dict)
+    dynamics: Mapping[str, NDArray[np.floating]] = field(default_factory=dict)
+    modes: Mapping[str, Modes] = field(default_factory=dict)
     timeline: Sequence[TimelineEntry] = ()
     wall_seconds: float | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict)

@@ -16,6 +16,8 @@ from pipeline.report.plot_convergence import convergence_figure
 from pipeline.report.plot_decay import decay_figure
 from pipeline.report.plot_gram import gram_figures
 from pipeline.report.plot_labels import label_figures
+from pipeline.report.plot_learning import learning_figures
+from pipeline.report.plot_modes import mode_figures
 from pipeline.report.plot_ridge import ridge_figure
 from pipeline.report.plot_timeline import timeline_figure
 from pipeline.report.tables import headline, provenance_rows, ridge_table, spectrum_table, time_table
@@ -51,6 +53,6 @@ def render(data: ReportData) -> str:
 def draw_figures(data: ReportData) -> list[ReportFigure]:
     """Every plot for which there are data, in the order of the page."""
     with style():
-        figures = [decay_figure(data), *label_figures(data), ridge_figure(data), convergence_figure(data)]
-        figures += [*gram_figures(data), timeline_figure(data)]
+        figures = [decay_figure(data), *label_figures(data), *learning_figures(data), ridge_figure(data)]
+        figures += [convergence_figure(data), *gram_figures(data), *mode_figures(data), timeline_figure(data)]
     return [figure for figure in figures if figure is not None]

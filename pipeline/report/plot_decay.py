@@ -97,6 +97,16 @@ def _draw_law(axes: Axes, kernel: str, values: NDArray[np.float64], law: Mapping
     # The weighted fit passes through the weighted mean of the logarithms (weights 1/k, as in the fit itself).
     offset = np.average(np.log(values[ranks - 1]) + exponent * np.log(ranks), weights=1 / ranks)
     ends = np.array([first, last], np.float64)
+    if law.get("interval"):
+        # Lines of other slopes pass through the same mean; the band is widest at the ends.
+        centre = np.average(np.log(ranks), weights=1 / ranks)
+        drawn = np.geomspace(first, last, 40)
+        turn = np.abs(np.log(drawn) - centre) * (float(law["interval"][1]) - exponent)
+        middle = np.exp(offset) * drawn**-exponent
+        axes.fill_between(
+            drawn, middle * np.exp(-turn), middle * np.exp(turn), color=canvas.INK, alpha=0.15, linewidth=0,
+            label="95 % interval",
+        )  # fmt: skip
     axes.plot(
         ends,
         np.exp(offset) * ends**-exponent,

@@ -8,7 +8,7 @@ from typing import Any
 
 from pipeline.report.data import ReportData
 from pipeline.report.figure import kernel_title
-from pipeline.report.numbers import MISSING, duration, percent, quantity, setting, with_error
+from pipeline.report.numbers import MISSING, duration, percent, quantity, setting
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,11 +93,19 @@ def spectrum_table(data: ReportData) -> Table | None:
         "largest eigenvalue λ₁": lambda m: quantity(m.get("lambda_max"), 4),
         "smallest eigenvalue": lambda m: quantity(m.get("lambda_min"), 4),
         "condition number": _condition,
-        "power-law exponent α": _exponent,
+        "power-law exponent α, 95 % interval": lambda m: _interval(m.get("power_law")),
+        "label exponent β, 95 % interval": lambda m: _interval(m.get("label_law")),
         "participation ratio (Σλ)² / Σλ²": lambda m: quantity(m.get("participation_ratio"), 4),
         "stable rank Σλ² / λ₁²": lambda m: quantity(m.get("stable_rank"), 4),
         "kernel–target alignment, centred": lambda m: quantity(m.get("label_alignment")),
+        "modes for half the label power": lambda m: quantity(m.get("modes_for_half_label_power")),
+        "yᵀK⁻¹y, the largest of the outputs": lambda m: quantity(_largest(m.get("label_complexity"))),
+        "bound on the error of an output": lambda m: quantity(_largest(m.get("generalisation_bound"))),
+        "RKHS norm of the fit, smallest ridge": lambda m: quantity(
+            (m.get("rkhs_norm") or [{}])[0].get("value"), 4
+        ),
         "largest stable learning rate 2 / λ₁": lambda m: quantity(m.get("max_learning_rate")),
+        "steps at that rate to fit the slowest mode to 1/e": _slowest,
     }
     cells = [(name, *(value(content) for content in kernels.values())) for name, value in rows.items()]
     return Table(
@@ -152,9 +160,23 @@ def _condition(metrics: Mapping[str, Any]) -> str:
     return value if value == MISSING or metrics.get("condition_number_resolved", True) else f"≥ {value}"
 
 
-def _exponent(metrics: Mapping[str, Any]) -> str:
-    law = metrics.get("power_law") or {}
-    return with_error(law.get("exponent"), law.get("standard_error"))
+def _interval(law: Mapping[str, Any] | None) -> str:
+    if not law or not law.get("interval"):
+        return quantity((law or {}).get("exponent"))
+    low, high = law["interval"]
+    return f"{quantity(law['exponent'])} ({quantity(low)} to {quantity(high)})"
+
+
+def _largest(values: list[float | None] | None) -> float | None:
+    return max((value for value in values or () if value is not None), default=None)
+
+
+def _slowest(metrics: Mapping[str, Any]) -> str:
+    """1 / (η λ_min) at η = 2 / λ_max: half the condition number."""
+    if metrics.get("condition_number") is None:
+        return MISSING
+    steps = quantity(metrics["condition_number"] / 2)
+    return steps if metrics.get("condition_number_resolved", True) else f"≥ {steps}"
 
 
 def _flattened(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

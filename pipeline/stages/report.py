@@ -11,13 +11,19 @@ import numpy as np
 
 from pipeline.plan.gram import gram_array
 from pipeline.report import render
-from pipeline.report.data import GramImage, ReportData, TimelineEntry
+from pipeline.report.data import GramImage, Modes, ReportData, TimelineEntry
 from pipeline.stages import rundir
 from pipeline.stages.depends import STAGE_OF, STAGES
 from pipeline.stages.session import Session
-from pipeline.stages.spectrum_arrays import EIGENVALUES, LABEL_POWER, spectrum_array
+from pipeline.stages.spectrum_arrays import EIGENVALUES, EIGENVECTORS, LABEL_POWER, spectrum_array
+from pipeline.stages.spectrum_meaning import FLOW, flow_array
 from pipeline.store.layout import RunLayout
 
+MODE_ROWS = 600
+"""Rows drawn as points of an eigenvector plot; of more an even sample."""
+SHOWN_MODES = 8
+IMAGE_AXES = (2, 3)
+"""Axes of an input that is an image: height, width and perhaps channels."""
 IMAGE_ROWS = 384
 """Rows of the heat map; of a larger matrix an even sample of rows is shown."""
 
@@ -59,6 +65,12 @@ def run(session: Session) -> dict[str, Any]:
                 if len(power := _stored(session, kernel, LABEL_POWER)) == session.grid.n
             },
             gram_image={kernel: _image(session, gram_array(kernel)) for kernel in kernels},
+            dynamics={
+                kernel: np.stack([session.store.read_all(flow_array(kernel, what)) for what in FLOW])
+                for kernel in spectra
+                if session.journal.records(flow_array(kernel, "time"))
+            },
+            modes={kernel: modes for kernel in spectra if (modes := _modes(session, kernel)) is not None},
             timeline=timeline,
             wall_seconds=max((entry.start + entry.seconds for entry in timeline), default=None),
             provenance=_provenance(session),
@@ -104,6 +116,24 @@ def _image(session: Session, name: str) -> GramImage:
             image[np.ix_(at_i, at_j)] = part
             image[np.ix_(at_j, at_i)] = part.T
     return GramImage(image, len(rows), boundaries, classes if boundaries else ())
+
+
+def _modes(session: Session, kernel: str) -> Modes | None:
+    """The leading eigenvectors, where they are stored; of images what each stands for."""
+    inputs, vectors = session.inputs, _stored(session, kernel, EIGENVECTORS)
+    if not vectors.size:
+        return None
+    vectors = vectors[:, :SHOWN_MODES]
+    n = len(vectors)
+    rows = np.unique(np.linspace(0, n - 1, min(n, MODE_ROWS)).round().astype(int))
+    target = None
+    if (y := inputs.y_train) is not None:
+        target = y[rows].argmax(axis=1) if inputs.classes else y[rows, 0]
+    images = None
+    if len(inputs.input_shape) in IMAGE_AXES:
+        images = np.tensordot(vectors, inputs.x_train, axes=(0, 0))
+        images = images.mean(axis=-1) if images.ndim == 4 else images
+    return Modes(vectors[rows], target, images)
 
 
 def _timeline(session: Session) -> list[TimelineEntry]:

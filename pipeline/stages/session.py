@@ -110,13 +110,14 @@ class Session:
         dtype: str = "float64",
         compression: Compression = "none",
         attributes: Mapping[str, Any] | None = None,
+        dimensions: tuple[str, ...] | None = None,
     ) -> None:
         """An array in the store: kept when it is of the same spec and fingerprint, else made new and its records
-        void."""
+        void. `attributes` (`units`, `long_name`) and `dimensions` are for those who open it."""
         self.lease.check()
         self.store.create(
             name, shape, chunks, dtype, compression=compression, fingerprint=fingerprint, attributes=attributes,
-            writer=self.writer,
+            dimensions=dimensions, writer=self.writer,
         )  # fmt: skip
         self.journal.refresh()
 

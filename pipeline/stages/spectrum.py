@@ -18,7 +18,7 @@ from ntk.spectral.power_law import fit_power_law
 from ntk.spectral.stability import condition_number, max_learning_rate, noise_floor
 from pipeline.errors import GateError, InputError
 from pipeline.plan.spectrum import Matrix, resolve_method
-from pipeline.stages import spectrum_band, spectrum_density, spectrum_eigh, spectrum_lanczos
+from pipeline.stages import spectrum_band, spectrum_density, spectrum_eigh, spectrum_lanczos, spectrum_meaning
 from pipeline.stages.inputs import store_inputs
 from pipeline.stages.operator import stored_operator
 from pipeline.stages.session import Session
@@ -69,6 +69,7 @@ def run(session: Session) -> dict[str, Any]:
         found = METHODS[plan.method](session, request)
         session.require_gates("spectrum", {kernel: found.gates})
         metrics[kernel] = {"method": plan.method} | _figures(session, request, found)
+        metrics[kernel] |= spectrum_meaning.figures(session, kernel)
     return session.finish("spectrum", metrics)
 
 

@@ -80,6 +80,7 @@ class ArrayStore:
         compression: Compression = "none",
         fingerprint: str,
         attributes: Mapping[str, Any] | None = None,
+        dimensions: tuple[str, ...] | None = None,
         writer: JournalWriter | None = None,
     ) -> bool:
         """Make an array, or keep the one of that name if layout and fingerprint are equal.
@@ -95,6 +96,7 @@ class ArrayStore:
             compression: ``lz4`` or ``zstd`` (blosc, bit shuffle, lossless), or ``none``.
             fingerprint: of everything that the values depend on.
             attributes: what else to say about the array, JSON values; not compared.
+            dimensions: names of its axes, for xarray; not compared.
             writer: journal writer for the invalidation, needed only when the array has records.
 
         Returns:
@@ -116,7 +118,7 @@ class ArrayStore:
             self.journal.refresh()
         try:
             self._remove(name)
-            create_array(self._home(name), name, spec, attributes or {})
+            create_array(self._home(name), name, spec, attributes or {}, dimensions)
         except OSError as error:
             raise disk_error(error, self._root / name, "create the array") from error
         return True

@@ -48,8 +48,17 @@ class Spec:
         )
 
 
-def create_array(store: Store, name: str, spec: Spec, attributes: Mapping[str, Any]) -> None:
-    """Make the array, where there is nothing of that name. Raises OSError."""
+def create_array(
+    store: Store,
+    name: str,
+    spec: Spec,
+    attributes: Mapping[str, Any],
+    dimensions: tuple[str, ...] | None = None,
+) -> None:
+    """Make the array, where there is nothing of that name. Raises OSError.
+
+    `dimensions` names its axes, by which xarray opens it.
+    """
     dtype = np.dtype(spec.dtype)
     zarr.create_array(
         store,
@@ -61,6 +70,7 @@ def create_array(store: Store, name: str, spec: Spec, attributes: Mapping[str, A
         serializer=BytesCodec(endian="little"),
         compressors=_codecs(spec.compression),
         fill_value=math.nan if dtype.kind in "fc" else 0,
+        dimension_names=dimensions,
         attributes={**attributes, "fingerprint": spec.fingerprint, "compression": spec.compression},
         config=_CONFIG,
     )
