@@ -125,9 +125,36 @@ _stage_command(
     "ntk solve run.yaml --set solve.ridge=[1e-6,1e-4]",
 )
 _stage_command("predict", "Predict the held-out inputs and score them.", "ntk predict run.yaml")
-_stage_command(
-    "spectrum", "Eigenvalues of the stored Gram matrix and what they say.", "ntk spectrum run.yaml"
-)
+
+
+@app.command(epilog="Examples: ntk spectrum run.yaml; ntk spectrum --compare runs/shallow runs/deep#nngp")
+def spectrum(
+    file: Annotated[
+        Path | None, typer.Argument(metavar="RUN.yaml", help="Configuration of the run, unless --compare.")
+    ] = None,
+    overrides: Set = None,
+    out: Out = None,
+    cluster: Cluster = None,
+    compare: Annotated[
+        tuple[str, str] | None,
+        typer.Option(metavar="A B", help="Two run directories, each perhaps with #KERNEL: how they differ."),
+    ] = None,
+    allow_code: AllowCode = False,
+    as_json: Json = False,
+) -> None:
+    """Eigenvalues of the stored Gram matrix and what they say; or the spectra of two runs compared."""
+    if (file is None) == (compare is None):
+        raise typer.BadParameter("give either RUN.yaml or --compare A B")
+    if compare is None:
+        assert file is not None
+        return _stages("spectrum", file, overrides, out, cluster, allow_code, as_json)
+    with reporting(as_json):
+        from pipeline.stages import compare as comparison
+
+        document = comparison.compare(*compare)
+        emit(document, as_json=as_json, text=comparison.to_text(document))
+
+
 _stage_command("report", "Write the HTML report of the finished stages.", "ntk report run.yaml")
 
 

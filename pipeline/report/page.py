@@ -14,6 +14,7 @@ from pipeline.report.gates import collect_gates, summarise
 from pipeline.report.numbers import quantity, share_of_limit
 from pipeline.report.plot_convergence import convergence_figure
 from pipeline.report.plot_decay import decay_figure
+from pipeline.report.plot_density import density_figure
 from pipeline.report.plot_gram import gram_figures
 from pipeline.report.plot_labels import label_figures
 from pipeline.report.plot_learning import learning_figures
@@ -53,6 +54,12 @@ def render(data: ReportData) -> str:
 def draw_figures(data: ReportData) -> list[ReportFigure]:
     """Every plot for which there are data, in the order of the page."""
     with style():
-        figures = [decay_figure(data), *label_figures(data), *learning_figures(data), ridge_figure(data)]
+        figures = [
+            decay_figure(data),
+            density_figure(data),
+            *label_figures(data),
+            *learning_figures(data),
+            ridge_figure(data),
+        ]
         figures += [convergence_figure(data), *gram_figures(data), *mode_figures(data), timeline_figure(data)]
     return [figure for figure in figures if figure is not None]

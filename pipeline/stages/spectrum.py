@@ -69,7 +69,12 @@ def run(session: Session) -> dict[str, Any]:
         found = METHODS[plan.method](session, request)
         session.require_gates("spectrum", {kernel: found.gates})
         metrics[kernel] = {"method": plan.method} | _figures(session, request, found)
-        metrics[kernel] |= spectrum_meaning.figures(session, kernel)
+        metrics[kernel] |= spectrum_meaning.certificate(
+            plan.method, found.gates, metrics[kernel]["lambda_max"]
+        )
+        # With a matrix that is no kernel there is no regression.
+        if not metrics[kernel].get("indefinite"):
+            metrics[kernel] |= spectrum_meaning.figures(session, kernel)
     return session.finish("spectrum", metrics)
 
 

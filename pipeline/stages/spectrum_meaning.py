@@ -7,6 +7,7 @@ and as measured, training and held-out error under gradient flow, exponents, nor
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -19,7 +20,7 @@ from ntk.spectral.held_out import measured_errors
 from ntk.spectral.label_law import fit_label_law
 from ntk.spectral.learning_curve import learning_curve
 from ntk.spectral.power_law import fit_power_law
-from ntk.spectral.stability import noise_floor
+from ntk.spectral.stability import eigenvalue_bound, noise_floor
 from pipeline.plan import memory
 from pipeline.plan.gram import gram_array
 from pipeline.plan.tasks import Record, Task
@@ -124,7 +125,8 @@ class MeaningWork:
         values, vectors = values[::-1], vectors[:, ::-1]
         floor = noise_floor(float(values[0]), rows, self.precision)
         mean_diagonal = float(np.trace(matrix)) / rows
-        ridge = max(min(self.ridges) * mean_diagonal, floor)
+        # A sample of a matrix in float32 may have eigenvalues a little below zero.
+        ridge = max(min(self.ridges) * mean_diagonal, floor, -2 * float(values[-1]))
         sizes = curve_sizes(rows)
         predicted = learning_curve(values, vectors, y, sizes, ridge)
         measured, error = measured_errors(matrix, y, sizes, ridge)
@@ -190,6 +192,18 @@ def figures(session: Session, kernel: str) -> dict[str, Any]:
         )
         session.run([Task(f"meaning/{kernel}", KIND, (kernel,), writes=writes)], work, "learning curve")
     return _figures(session, kernel, rows)
+
+
+def certificate(method: str, gates: Mapping[str, Any], lambda_max: float) -> dict[str, float]:
+    """`lambda_error`: how far an eigenvalue that the run checked can be from one of K, from the largest residual.
+
+    Gates of `lanczos` are in units of λ_max, those of the other methods in units of ε λ_max.
+    """
+    pairs = gates.get("pairs")
+    if pairs is None or pairs["value"] is None:
+        return {}
+    unit = 1.0 if method == "lanczos" else float(np.finfo(np.float64).eps)
+    return {"lambda_error": eigenvalue_bound(pairs["value"] * unit * lambda_max)}
 
 
 def _figures(session: Session, kernel: str, rows: int) -> dict[str, Any]:

@@ -282,3 +282,12 @@ def test_usage_error_is_a_document_too(folder: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 2
     assert json.loads(done.stdout)["error"]["exit_code"] == 2
+
+
+def test_two_runs_are_compared(folder: Path) -> None:
+    ntk("run", "run.yaml", "--out", "first")
+    found = json.loads(ntk("spectrum", "--compare", "first", "first#ntk", "--json").stdout)
+    assert found["centred_kernel_alignment"] == pytest.approx(1)
+    assert "centred kernel alignment: 1.000000" in ntk("spectrum", "--compare", "first", "first").stdout
+    assert "no run here" in ntk("spectrum", "--compare", "first", "second", code=2).stderr
+    assert "--compare" in ntk("spectrum", code=2).stderr

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from pipeline.report import GramImage, ReportData, TimelineEntry, render
+from pipeline.report.data import Modes
 
 NASTY = "<script>alert('$x_1$')</script> & \"quoted\""
 
@@ -223,3 +224,26 @@ def test_a_bare_title_is_a_page():
 )
 def test_what_is_missing_is_left_out(missing):
     assert "Digits" in Page(render(sample(**missing))).text
+
+
+def test_a_density_is_drawn_with_its_error_bars():
+    counts = {
+        "threshold": [1e-3, 0.1, 1.0, 10.0],
+        "larger": [110.0, 30.0, 4.0, 0.0],
+        "half_width": [4.0, 2.0, 1.0, 0.1],
+    }
+    page = render(ReportData(title="t", metrics={"spectrum": {"ntk": {"lambda_max": 9.0, "counts": counts}}}))
+    assert "Spectral density" in page
+    assert "half width at most 25 %" in page
+
+
+@pytest.mark.parametrize("classes", [(), ("a", "b", "c")])
+def test_modes_are_points_or_images(classes):
+    rng = np.random.default_rng(0)
+    target = rng.integers(0, 3, 40) if classes else rng.standard_normal(40)
+    points = render(
+        ReportData(title="t", class_names=classes, modes={"ntk": Modes(rng.standard_normal((40, 5)), target)})
+    )
+    assert "coloured by class" in points if classes else "coloured by target" in points
+    modes = Modes(rng.standard_normal((40, 5)), None, rng.standard_normal((5, 6, 4)))
+    assert "The image that each leading eigenvector" in render(ReportData(title="t", modes={"ntk": modes}))

@@ -20,6 +20,9 @@ def test_a_run_predicts_its_learning_curve_and_stores_it(runner: Runner) -> None
     np.testing.assert_array_equal(sizes, curve_sizes(len(matrix)))
     curve = figures["learning_curve"]
     assert figures["sample_rows"] == len(matrix)
+    exact = np.linalg.eigvalsh(matrix)
+    assert abs(figures["lambda_max"] - exact[-1]) <= figures["lambda_error"] + 1e-14 * exact[-1]
+    assert figures["lambda_error"] < 1e-12 * exact[-1]
     assert curve["measured"] == run.store.read_all(curve_array("ntk", "measured")).tolist()
     # Seventy rows: the theory of large matrices holds roughly already.
     assert curve["largest_deviation"] < 0.3
