@@ -22,11 +22,14 @@ not.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import brentq
 
+_ROOT: Any = 1e-13
+"""Relative accuracy of log κ."""
 _LOWEST = 1e-18
 """Where the search for κ begins, relative to λ_max, when there is no ridge."""
 
@@ -81,7 +84,8 @@ def effective_ridge(eigenvalues: NDArray[np.floating], n: int, ridge: float, *, 
     low = np.log(ridge if finite else ridge * rows / n) if ridge > 0 else np.log(_LOWEST * values.max())
     if excess(low) <= 0:
         return ridge if finite else float(np.exp(low)) if ridge > 0 else 0.0
-    return float(np.exp(brentq(excess, low, high, xtol=1e-13, rtol=1e-13)))
+    root: Any = brentq(excess, low, high, xtol=1e-13, rtol=_ROOT)
+    return float(np.exp(root))
 
 
 def eigenlearning_error(

@@ -147,7 +147,8 @@ def spectrum(
         raise typer.BadParameter("give either RUN.yaml or --compare A B")
     if compare is None:
         assert file is not None
-        return _stages("spectrum", file, overrides, out, cluster, allow_code, as_json)
+        _stages("spectrum", file, overrides, out, cluster, allow_code, as_json)
+        return
     with reporting(as_json):
         from pipeline.stages import compare as comparison
 

@@ -61,9 +61,9 @@ class Side:
         grid = TileGrid(facts["rows"]["train"], facts["tile"])
         return cls(directory, kernel or found[0], store, grid, facts["fields"][ROWS_FIELD])
 
-    def read(self, what: str) -> np.ndarray | None:
-        """An array of the spectrum, None when it is not stored."""
-        name = spectrum_array(self.kernel, what)
+    def eigenvectors(self) -> np.ndarray | None:
+        """(n, vectors), None when none are stored."""
+        name = spectrum_array(self.kernel, EIGENVECTORS)
         return self.store.read_all(name) if self.store.journal.records(name) else None
 
     def part(self, rows: slice, columns: slice) -> np.ndarray:
@@ -94,8 +94,7 @@ def compare(first: str, second: str) -> dict[str, Any]:
         TileError: a stored tile is missing or damaged.
     """
     a, b = Side.open(first), Side.open(second)
-    values = [side.read(EIGENVALUES) for side in (a, b)]
-    assert values[0] is not None and values[1] is not None
+    values = [side.store.read_all(spectrum_array(side.kernel, EIGENVALUES)) for side in (a, b)]
     ratios = eigenvalue_ratios(*values)
     ranks = sorted({rank for rank in RANKS if rank <= len(ratios)} | {len(ratios)})
     same = a.rows == b.rows
@@ -104,8 +103,8 @@ def compare(first: str, second: str) -> dict[str, Any]:
         "second": {"directory": str(b.directory), "kernel": b.kernel, "rows": b.grid.n},
         "same_rows": same,
         "eigenvalues": [
-            {"rank": k, "first": float(values[0][k - 1]), "second": float(values[1][k - 1]), "ratio": _number(ratios[k - 1])}
-            for k in ranks
+            {"rank": k, "first": float(at_first), "second": float(at_second), "ratio": _number(ratio)}
+            for k, at_first, at_second, ratio in ((k, values[0][k - 1], values[1][k - 1], ratios[k - 1]) for k in ranks)
         ],
     }  # fmt: skip
     if same:
@@ -137,7 +136,7 @@ def to_text(document: dict[str, Any]) -> str:
 
 
 def _angles(a: Side, b: Side) -> list[float]:
-    first, second = a.read(EIGENVECTORS), b.read(EIGENVECTORS)
+    first, second = a.eigenvectors(), b.eigenvectors()
     if first is None or second is None:
         return []
     count = min(first.shape[1], second.shape[1])
