@@ -47,6 +47,7 @@ def _curve(kernel: str, curve: Mapping[str, Any], rows: int) -> ReportFigure:
     )  # fmt: skip
     # The error spans less than two decades: powers of ten alone would leave the axis bare.
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter(lambda y, _: f"{y:g}")
     axes.set_xlabel("training rows n")
     axes.set_ylabel("held-out squared error")
     axes.legend(loc="lower left")

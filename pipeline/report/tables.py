@@ -92,7 +92,7 @@ def spectrum_table(data: ReportData) -> Table | None:
     rows = {
         "largest eigenvalue λ₁": lambda m: quantity(m.get("lambda_max"), 4),
         "smallest eigenvalue": lambda m: quantity(m.get("lambda_min"), 4),
-        "largest residual of a pair, a bound on both": lambda m: quantity(m.get("lambda_error"), 2),
+        "largest residual of a checked pair": lambda m: quantity(m.get("lambda_error"), 2),
         "condition number": _condition,
         "power-law exponent α, 95 % interval": lambda m: _interval(m.get("power_law")),
         "label exponent β, 95 % interval": lambda m: _interval(m.get("label_law")),
