@@ -10,7 +10,7 @@ import pytest
 
 from pipeline.errors import PipelineError
 from pipeline.opened import open_run
-from pipeline.plan import memory
+from pipeline.plan import memory, show
 from pipeline.stages import spectrum_band, spectrum_lanczos
 from pipeline.stages.operator import GramOperator
 from tests.stages.conftest import Runner
@@ -144,7 +144,7 @@ def test_density_holds_the_exact_figures_within_its_bars(runner: Runner) -> None
     assert metrics["passes"] == 40
     assert {gate for gate in metrics["gates"] if metrics["gates"][gate]["passed"]} == {"trace", "frobenius"}
     assert {name for name in run.store.names() if name.startswith("passing/")} == set()
-    assert "by density" in runner.prepare(spectrum={"method": "density"}).plan.to_text()
+    assert "by density" in show.text(runner.prepare(spectrum={"method": "density"}).plan)
 
 
 @pytest.mark.parametrize(
