@@ -185,7 +185,7 @@ def _begins(directory: Path, job: str) -> list[int]:
 
 
 def _progress(directory: Path) -> int:
-    """A number that grows with everything a run records."""
+    """A number that changes with everything a run records; it falls when a stage removes what it needs no more."""
     if not RunLayout(directory).journal.is_dir():
         return 0
     journal = Journal(directory).load()
