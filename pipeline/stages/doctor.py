@@ -102,7 +102,7 @@ def cluster_probes(cluster: AnyCluster, folder: Path) -> list[Probe]:
     chosen = settings(resources)
     if isinstance(chosen, LocalSettings):
         chosen = LocalSettings(1, resources.threads, dashboard=False, gpus=resources.gpus[:1])
-    facts = {"kind": resources.kind, "workers": resources.workers, "threads": resources.threads,
+    facts: dict[str, Any] = {"kind": resources.kind, "workers": resources.workers, "threads": resources.threads,
              "memory_per_worker": resources.memory}  # fmt: skip
     records: list[Record] = []
     began = time.monotonic()
@@ -124,7 +124,7 @@ def cluster_probes(cluster: AnyCluster, folder: Path) -> list[Probe]:
 def _in_a_job(cluster: SlurmCluster, folder: Path) -> list[Probe]:
     """The same probes, by this command in a job of one task."""
     command = ["-m", "pipeline", "doctor", "--json", "--out", str(folder.resolve())]
-    facts = {"kind": "slurm", "workers": cluster.workers, "threads": cluster.cpus}
+    facts: dict[str, Any] = {"kind": "slurm", "workers": cluster.workers, "threads": cluster.cpus}
     began = time.monotonic()
     try:
         answer = slurm.run_one(one_task([cluster.python or sys.executable, "-P", *command], cluster))
