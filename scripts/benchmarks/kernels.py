@@ -38,13 +38,13 @@ CASES: dict[str, tuple[list[Any], tuple[int, ...], int]] = {
     "fc-erf-3": (fully_connected("Erf", 3), (784,), 8192),
     "fc-gelu-3": (fully_connected("Gelu", 3), (784,), 8192),
     "fc-relu-10": (fully_connected("Relu", 10), (784,), 4096),
-    "conv-flatten-5": ([*CONV * 5, "Flatten", {"Dense": {"out_dim": 1}}], (8, 8, 3), 512),
-    "conv-gap-5": ([*CONV * 5, "GlobalAvgPool", {"Dense": {"out_dim": 1}}], (8, 8, 3), 128),
-    "myrtle-5": (MYRTLE_5, (16, 16, 3), 64),
+    "conv-flatten-5": ([*CONV * 5, "Flatten", {"Dense": {"out_dim": 1}}], (8, 8, 3), 1024),
+    "conv-gap-5": ([*CONV * 5, "GlobalAvgPool", {"Dense": {"out_dim": 1}}], (8, 8, 3), 256),
+    "myrtle-5": (MYRTLE_5, (16, 16, 3), 128),
 }
 """Name → architecture, shape of one input, rows."""
 
-PEER_ROWS = {"conv-gap-5": 64, "myrtle-5": 32}
+PEER_ROWS = {"conv-flatten-5": 512, "conv-gap-5": 64, "myrtle-5": 32}
 """Rows that the peer is given where it keeps every pair of positions in memory at once; else as many as we take."""
 
 
