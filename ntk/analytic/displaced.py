@@ -19,16 +19,17 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from ntk.analytic.displacement import Displacement, Pooling, doubled, rolled, window_sum
+from ntk.analytic.displacement import Displacement, doubled, rolled, window_sum
 from ntk.analytic.nonlinearity import settled
 from ntk.analytic.propagate import propagate
 from ntk.analytic.rules_dense import affine
+from ntk.analytic.stage_end import Between, Collector
 from ntk.analytic.staging import Stage, Staged
 from ntk.analytic.state import Covariance, Residual
 from ntk.stax.combinators import Parallel, Serial
 from ntk.stax.geometry import axes
 from ntk.stax.signal import Signal, trace
-from ntk.stax.spatial import AvgPool, Conv, Flatten, GlobalAvgPool
+from ntk.stax.spatial import Conv, Flatten
 
 #: Up to so many channels the covariance of inputs is a sum written out, which fuses; above, a matrix product.
 _FEW_CHANNELS = 16
@@ -63,26 +64,13 @@ class Mode:
     doubting: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class _Between:
-    """Covariances between two stages, (displacements, …, h, w, …, pairs), or (pairs,) after the last.
-
-    residual: after Flatten. equal: the pairs that were equal at every position, in exact mode."""
-
-    nngp: Array
-    ntk: Array | None
-    doubt: Array | None
-    residual: Residual | None
-    equal: Array | None
-
-
 def variances(staged: Staged, x: Array) -> Rows:
     """`Rows` of inputs x (n, \\*spatial, channels)."""
     x = jnp.moveaxis(x, 0, -1)
     # One value wherever it is used: fused into its consumers it would round here so and there otherwise.
     x, var = lax.optimization_barrier((x, jnp.mean(x * x, axis=-2)))
     rows = Rows(x, jnp.sum(x * x, axis=tuple(range(x.ndim - 1))), (), (), var)
-    between: _Between | None = None
+    between: Between | None = None
     for i, stage in enumerate(staged.stages):
         own, ledger = _recorded(stage.layers, _own(var, (*stage.sizes, stage.channels)))
         own, ledger = lax.optimization_barrier((own, ledger))
@@ -110,7 +98,7 @@ def paired(staged: Staged, first: Rows, second: Rows, *, wants_ntk: bool, itself
 
 
 def _final(staged: Staged, first: Rows, second: Rows, mode: Mode) -> Covariance:
-    between: _Between | None = None
+    between: Between | None = None
     for i in range(len(staged.stages)):
         between = _through(staged, i, first, second, between, mode)
     assert between is not None
@@ -166,8 +154,8 @@ def _recorded(layer: Any, own: Any) -> tuple[Any, Any]:
 
 
 def _through(
-    staged: Staged, i: int, first: Rows, second: Rows, before: _Between | None, mode: Mode
-) -> _Between:
+    staged: Staged, i: int, first: Rows, second: Rows, before: Between | None, mode: Mode
+) -> Between:
     """The covariances after stage i."""
     stage = staged.stages[i]
     later = staged.stages[i + 1] if i + 1 < len(staged.stages) else None
@@ -178,7 +166,7 @@ def _through(
         if before is None
         else _of_pooling(stage, i, first, second, before, mode)
     )
-    collect = _collector(stage, later)
+    collect = Collector(stage, later)
 
     def step(state: Covariance, at: Displacement) -> tuple[Covariance, Displacement]:
         return _advanced(stage.layers, state, page1, page2, at)
@@ -352,7 +340,7 @@ def _contracted(x: Array, y: Array, mode: Mode) -> Array:
     return lax.dot_general(x, y, dims, precision=lax.Precision.HIGHEST)
 
 
-def _of_pooling(stage: Stage, i: int, first: Rows, second: Rows, before: _Between, mode: Mode) -> Any:
+def _of_pooling(stage: Stage, i: int, first: Rows, second: Rows, before: Between, mode: Mode) -> Any:
     """The covariances after the stage before as a function of the displacement."""
     var1, var2 = _sides(first.entering[i], second.entering[i], mode)
     var2 = doubled(var2, stage.moduli)
@@ -405,96 +393,3 @@ def _resolved(state: Covariance, equal: Array | None) -> Covariance:
             var1 - var2 + 0 * nngp,
         ),
     )
-
-
-# --- what ends a stage --------------------------------------------------------------------------------------------
-
-
-def _collector(stage: Stage, later: Stage | None) -> _Collector:
-    return _Collector(stage, later)
-
-
-class _Collector:
-    """Sums over the displacements of a stage: of covariances as its end asks, of doubt, and whether pairs are equal."""
-
-    def __init__(self, stage: Stage, later: Stage | None) -> None:
-        self.stage = stage
-        self.pooling = (
-            None
-            if later is None
-            else Pooling(
-                stage.window, stage.sizes_out, stage.moduli_out,
-                tuple(later.entering(axis) for axis in range(len(later.sizes))),
-            )
-        )  # fmt: skip
-        rank = len(stage.sizes)
-        self.positions = tuple(range(rank))
-        self.count = prod(min(len(d), n) for d, n in zip(stage.needed, stage.sizes_out, strict=True))
-
-    def zeros(self, state: Any) -> Any:
-        pairs = state.nngp.shape[len(self.positions) :]
-
-        def zero(k: Any) -> Array:
-            return jnp.zeros(pairs, k.dtype) if self.pooling is None else self.pooling.zeros(pairs, k.dtype)
-
-        residual = None
-        if isinstance(self.stage.end, Flatten) and state.residual is not None:
-            residual = jax.tree.map(lambda a: jnp.zeros(pairs, a.dtype), state.residual)
-        return (
-            zero(state.nngp),
-            None if state.ntk is None else zero(state.ntk),
-            None if state.doubt is None else jnp.zeros(pairs, state.doubt.dtype),
-            None if state.residual is None else jnp.ones(pairs, bool),
-            residual,
-        )
-
-    def added(self, sums: Any, state: Covariance, at: Displacement) -> Any:
-        nngp, ntk, doubt, equal, residual = sums
-
-        def add(total: Array, k: Array) -> Array:
-            if self.pooling is not None:
-                return self.pooling.added(total, k, at)
-            return total + jnp.sum(self._existing(k, at), axis=self.positions)
-
-        if residual is not None:
-            assert state.residual is not None
-            residual = state.residual.map(lambda a: jnp.mean(a, axis=self.positions))
-        r = state.residual
-        if r is not None:
-            now = jnp.all((r.minus == 0) & (r.delta == 0), axis=self.positions) & (r.scale == 1)
-            equal = jnp.where(at.zero(), now, equal)
-        return (
-            add(nngp, state.nngp),
-            None if state.ntk is None else add(ntk, state.ntk),
-            None if state.doubt is None else doubt + state.doubt,
-            equal,
-            residual,
-        )
-
-    def _existing(self, k: Array, at: Displacement) -> Array:
-        """`k` with zeros where the second position does not exist."""
-        if at.known:
-            return k
-        for axis, (n, m) in enumerate(zip(self.stage.sizes_out, at.moduli, strict=True)):
-            if n != m:
-                second = (jnp.arange(n) - at.shift[axis]) % m
-                k = k * (second < n).astype(k.dtype).reshape([-1 if i == axis else 1 for i in range(k.ndim)])
-        return k
-
-    def finished(self, sums: Any, doubt_before: Array | None) -> _Between:
-        nngp, ntk, doubt, equal, residual = sums
-        end = self.stage.end
-        if self.pooling is not None:
-            divisor = float(prod(self.stage.window)) ** 2 if isinstance(end, AvgPool) else 1.0
-        elif isinstance(end, Flatten):
-            divisor = float(prod(self.stage.sizes_out))
-        else:
-            divisor = float(prod(self.stage.sizes_out)) ** 2 if isinstance(end, GlobalAvgPool) else 1.0
-
-        def whole(k: Array) -> Array:
-            k = k if self.pooling is None else self.pooling.finished(k)
-            return k if divisor == 1 else k * (1 / divisor)
-
-        if doubt is not None:
-            doubt = doubt / self.count + (0 if doubt_before is None else doubt_before)
-        return _Between(whole(nngp), None if ntk is None else whole(ntk), doubt, residual, equal)

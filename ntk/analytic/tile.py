@@ -229,10 +229,11 @@ class TileKernel:
         with jax.enable_x64(True):
             for start in range(0, len(rows), size):
                 here = np.s_[start : start + size]
-                picked1, picked2 = (
-                    tuple(a[index[here]] for a in side) for side, index in ((side1, rows), (side2, columns))
+                first = _padded(tuple(a[rows[here]] for a in side1), size, np.float64)
+                second = (
+                    first if itself else _padded(tuple(a[columns[here]] for a in side2), size, np.float64)
                 )
-                part = run(_padded(picked1, size, np.float64), _padded(picked2, size, np.float64))
+                part = run(first, second)
                 count = len(rows[here])
                 parts.append({name: np.asarray(value)[:count] for name, value in part.items()})
         return {

@@ -20,7 +20,7 @@ ALL = [pytest.param(name, i, id=f"{name}-{i}") for name, cases in CASES.items() 
 #: Cases that repeat others, for slow tests only: the first of Dense is that of Relu; the other case of ConvLocal,
 #: Conv-0 and the reference kernels show what the first of ConvLocal does; the law of attention weights of another
 #: function is that of the first.
-SLOW = (("Dense", 0), ("ConvLocal", 0), ("GlobalSelfAttention", 2))
+SLOW = (("Dense", 0), ("ConvLocal", 0), ("GlobalSelfAttention", 1), ("GlobalSelfAttention", 2))
 SAMPLED = [
     pytest.param(*case.values, id=case.id, marks=[pytest.mark.slow] if case.values in SLOW else [])
     for case in ALL
