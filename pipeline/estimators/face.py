@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from pipeline.estimators.in_memory import fit_in_memory
 from pipeline.estimators.problem import Problem, check
 
 
-class _KernelEstimator(BaseEstimator):
+class _KernelEstimator(BaseEstimator, ABC):
     """What all three share; `_mode` names the kernels, see `pipeline.estimators.problem.NEEDS`."""
 
     architecture: Any
@@ -29,8 +30,8 @@ class _KernelEstimator(BaseEstimator):
     cluster: str
 
     @property
-    def _mode(self) -> str:
-        raise NotImplementedError
+    @abstractmethod
+    def _mode(self) -> str: ...
 
     def _solve(self, x: np.ndarray, y: np.ndarray, targets: np.ndarray, task: str) -> Any:
         check(self.ridge, self._mode, self.precision)
@@ -67,24 +68,8 @@ class _KernelEstimator(BaseEstimator):
         return x.reshape(len(x), *self.shape)
 
 
-class NTKRegressor(RegressorMixin, _KernelEstimator):
-    """Kernel ridge regression with the kernel of an infinitely wide network: f(x) = K(x, X) (K + λI)⁻¹ y.
-
-    Nothing is centred or scaled; put a StandardScaler before it where features differ in size.
-
-    Args:
-        architecture: a `ntk.stax` layer, or its specification as in run.yaml; None for one hidden layer of rectifiers.
-        kernel: `ntk` (a network trained to convergence) or `nngp` (its last layer alone).
-        ridge: λ relative to the mean diagonal of K.
-        shape: shape of one input for the network, (8, 8, 1) for images; X stays flat, (rows, features).
-        precision: `float64` or `float32`, of the kernel.
-        run_dir: None computes in memory. A folder: by the stages of a run, tiles on disk, below it in a folder named by
-            the inputs; fitting again with another ridge or after an interruption reuses what is there.
-        cluster: workers of a fit in `run_dir`, a name in cluster.yaml.
-
-    Attributes:
-        dual_coef_: (K + λI)⁻¹ y, (rows, outputs).
-    """
+class _RidgeEstimator(_KernelEstimator):
+    """The parameters of regressor and classifier, and the kernel that they name."""
 
     def __init__(
         self,
@@ -110,6 +95,26 @@ class NTKRegressor(RegressorMixin, _KernelEstimator):
         if self.kernel not in ("ntk", "nngp"):
             raise InputError(f"kernel must be ntk or nngp, got {self.kernel!r}")
         return self.kernel
+
+
+class NTKRegressor(RegressorMixin, _RidgeEstimator):
+    """Kernel ridge regression with the kernel of an infinitely wide network: f(x) = K(x, X) (K + λI)⁻¹ y.
+
+    Nothing is centred or scaled; put a StandardScaler before it where features differ in size.
+
+    Args:
+        architecture: a `ntk.stax` layer, or its specification as in run.yaml; None for one hidden layer of rectifiers.
+        kernel: `ntk` (a network trained to convergence) or `nngp` (its last layer alone).
+        ridge: λ relative to the mean diagonal of K.
+        shape: shape of one input for the network, (8, 8, 1) for images; X stays flat, (rows, features).
+        precision: `float64` or `float32`, of the kernel.
+        run_dir: None computes in memory. A folder: by the stages of a run, tiles on disk, below it in a folder named by
+            the inputs; fitting again with another ridge or after an interruption reuses what is there.
+        cluster: workers of a fit in `run_dir`, a name in cluster.yaml.
+
+    Attributes:
+        dual_coef_: (K + λI)⁻¹ y, (rows, outputs).
+    """
 
     def fit(self, X: Any, y: Any) -> NTKRegressor:
         """X: (rows, features). y: (rows,) or (rows, outputs)."""
@@ -133,38 +138,13 @@ class NTKRegressor(RegressorMixin, _KernelEstimator):
         return tags
 
 
-class NTKClassifier(ClassifierMixin, _KernelEstimator):
+class NTKClassifier(ClassifierMixin, _RidgeEstimator):
     """Classification by kernel ridge regression on centred one-hot targets; parameters as in `NTKRegressor`.
 
     Attributes:
         classes_: labels, sorted.
         dual_coef_: (K + λI)⁻¹ Y, (rows, classes).
     """
-
-    def __init__(
-        self,
-        architecture: Any = None,
-        *,
-        kernel: str = "ntk",
-        ridge: float = 1e-3,
-        shape: tuple[int, ...] | None = None,
-        precision: str = "float64",
-        run_dir: Any = None,
-        cluster: str = "local",
-    ) -> None:
-        self.architecture = architecture
-        self.kernel = kernel
-        self.ridge = ridge
-        self.shape = shape
-        self.precision = precision
-        self.run_dir = run_dir
-        self.cluster = cluster
-
-    @property
-    def _mode(self) -> str:
-        if self.kernel not in ("ntk", "nngp"):
-            raise InputError(f"kernel must be ntk or nngp, got {self.kernel!r}")
-        return self.kernel
 
     def fit(self, X: Any, y: Any) -> NTKClassifier:
         """X: (rows, features). y: labels (rows,)."""

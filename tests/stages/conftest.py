@@ -50,7 +50,12 @@ class Runner:
         return prepare(config, SerialCluster(kind="serial"), allow_code=True, folder=self.folder)
 
     def run(
-        self, only: str | None = None, shard: tuple[int, int] | None = None, **fields: Any
+        self,
+        only: str | None = None,
+        shard: tuple[int, int] | None = None,
+        *,
+        extend: bool = False,
+        **fields: Any,
     ) -> dict[str, Any]:
         ready = self.prepare(**fields)
         lease = "run" if shard is None else f"shard-{shard[0]}-of-{shard[1]}"
@@ -62,6 +67,7 @@ class Runner:
             ready.plan.grid,
             ready.plan.resources,
             lease=lease,
+            extend=extend,
         )
         with opened as session:
             return run_stages(session, ready.plan, only=only, shard=shard)

@@ -12,8 +12,6 @@ import pytest
 from pipeline import open_run
 from pipeline.errors import InputError
 from pipeline.stages import extend as extending
-from pipeline.stages.order import run_stages
-from pipeline.stages.session import open_session
 from pipeline.store import grow as growing
 from tests.stages.conftest import ARCHITECTURE, Runner
 
@@ -27,18 +25,7 @@ def more_rows(runner: Runner, count: int = 20) -> None:
 
 
 def grown(runner: Runner, only: str | None = "gram", **fields: Any) -> dict[str, Any]:
-    ready = runner.prepare(**fields)
-    opened = open_session(
-        ready.config,
-        ready.inputs,
-        ready.spec,
-        ready.identity,
-        ready.plan.grid,
-        ready.plan.resources,
-        extend=True,
-    )
-    with opened as session:
-        return run_stages(session, ready.plan, only=only)
+    return runner.run(only, extend=True, **fields)
 
 
 @pytest.mark.parametrize("first", [70, 64])
