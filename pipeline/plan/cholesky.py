@@ -1,4 +1,4 @@
-"""Tasks of the blocked Cholesky factorisation A = UᵀU on upper tiles, and of the diagonal of A⁻¹.
+"""Tasks of the blocked Cholesky factorisation A = UᵀU on upper tiles, of U⁻ᵀ Y beside it, and of the diagonal of A⁻¹.
 
 Left-looking: tile (i, j) is written once, by one task that reads A_ij and the tiles above it in columns i, j:
 
@@ -15,6 +15,7 @@ from collections.abc import Collection
 from pipeline.plan.tasks import Chunk, Task, chunk_name
 
 FACTOR_KIND = "cholesky"
+FORWARD_KIND = "forward"
 INVERSE_KIND = "inverse-diagonal"
 
 
@@ -74,6 +75,39 @@ def _longest_path(i: int, j: int, blocks: int) -> int:
     column = (j + 1) * (j + 2) // 2 - i * (i + 1) // 2
     staircase = blocks * blocks - (j + 1) * (j + 1)
     return column + staircase
+
+
+def forward_tasks(
+    blocks: int, array: str, forward: str, done: Collection[Chunk], prefix: str, factoring: str
+) -> tuple[Task, ...]:
+    """One task for each block of Z = U⁻ᵀ Y that is not done: Z_i = U_ii⁻ᵀ (Y_i − Σ_{k<i} U_kiᵀ Z_k).
+
+    Y is one more column of the matrix, behind the last: block i needs column i of U alone, so that the forward
+    substitution runs beside the factorisation, in the time that workers would wait along its diagonal.
+
+    Args:
+        blocks: tiles along one side of U.
+        array: name of U in the store.
+        forward: name of Z, in chunks of one block and all columns.
+        done: chunks with a record.
+        prefix: start of the task keys; block i becomes ``prefix/i``.
+        factoring: start of the keys of the tasks that make what is missing of U.
+
+    Returns:
+        Tasks of kind ``forward``, ``args = (array, forward, i)``, in order; each waits for the one before and for
+        the nearest tile of its column that is not done, which waits for those above it.
+    """
+    tasks: list[Task] = []
+    for i in range(blocks):
+        if (forward, (i, 0)) in done:
+            continue
+        missing = (k for k in reversed(range(i + 1)) if (array, (k, i)) not in done)
+        above = [f"{factoring}/{chunk_name((k, i))}" for k in missing][:1]
+        deps = (*(task.key for task in tasks[-1:]), *above)
+        writes = ((forward, (i, 0)),)
+        priority = -_longest_path(i, blocks - 1, blocks)
+        tasks.append(Task(f"{prefix}/{i}", FORWARD_KIND, (array, forward, i), deps, writes, priority))
+    return tuple(tasks)
 
 
 def inverse_diagonal_tasks(blocks: int, array: str, done: Collection[Chunk], prefix: str) -> tuple[Task, ...]:

@@ -321,7 +321,7 @@ def _direct(
     factor_reads = 8.0 * grid.tile**2 * b * (b + 1) * (b + 2) / 3
     return StagePlan(
         "solve",
-        ridges * (grid.count + b + 1),
+        ridges * (grid.count + 2 * b + 2),
         ridges * (2 * n**3 / 3 + 4 * n * n * p.outputs),
         ridges * (1.5 * factor_reads + 4 * entries * 8),
         ridges * entries * 8,

@@ -1,4 +1,5 @@
-"""The tasks of the direct method, as a worker does them: tiles of the factor, one substitution, the inverse's diagonal.
+"""The tasks of the direct method, as a worker does them: tiles of the factor with the forward substitution beside them,
+backward substitution, gates, and the inverse's diagonal.
 
 Operands are the pages of their files (`ArrayStore.view`), checked against their digests as they are taken up and asked
 for one product before, so that arithmetic waits neither for the disk nor for a copy.
@@ -20,7 +21,7 @@ from ntk.linalg.gates import factor_gate, solve_gate
 from ntk.linalg.operator import symmetric_product
 from ntk.linalg.refinement import refine
 from pipeline.errors import GateError
-from pipeline.plan.cholesky import FACTOR_KIND, INVERSE_KIND, factor_reads
+from pipeline.plan.cholesky import FACTOR_KIND, FORWARD_KIND, INVERSE_KIND, factor_reads
 from pipeline.plan.gram import gram_array
 from pipeline.plan.tasks import Record, Task
 from pipeline.plan.tiles import TileGrid
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from ntk.linalg.tile_jax import DeviceSteps
 
 SUBSTITUTE_KIND = "substitute"
+GATES_KIND = "gates"
 PROBED_ROWS = 8
 """Entries of the inverse's diagonal that are computed to float64 accuracy beside a float32 factor, to judge it by."""
 
@@ -52,6 +54,11 @@ class Factor:
     def array(self) -> str:
         """Name of U in the store."""
         return f"solution/factor-{self.name}"
+
+    @property
+    def forward(self) -> str:
+        """Name of U⁻ᵀ Y in the store."""
+        return f"solution/forward-{self.name}"
 
     @property
     def inverse(self) -> str:
@@ -103,7 +110,10 @@ class CholeskyWork:
 
     def __call__(self, task: Task) -> Callable[[], list[Record]]:
         watch = Stopwatch()
-        steps = {FACTOR_KIND: self.factor, SUBSTITUTE_KIND: self.substitute, INVERSE_KIND: self.inverse}
+        steps = {
+            FACTOR_KIND: self.factor, FORWARD_KIND: self.forward, SUBSTITUTE_KIND: self.substitute,
+            GATES_KIND: self.gates, INVERSE_KIND: self.inverse,
+        }  # fmt: skip
         block, note = steps[task.kind](task)
         ((name, key),) = task.writes
         return lambda: [stored_record(self.store, name, key, block, watch, task.key, note)]
@@ -138,33 +148,48 @@ class CholeskyWork:
             at = failure.within(self.grid.rows(i))
             raise Indefinite(f"{array}:pivot {at.pivot} is {at.value!r}") from None
 
+    def forward(self, task: Task) -> tuple[np.ndarray, dict[str, Any]]:
+        """Block i of Z = U⁻ᵀ Y, from column i of U and the blocks of Z before it."""
+        array, forward, i = task.args
+        store = self.store
+        z = np.array(store.read("inputs/y_train", (i, 0)), order="C")
+        for k in range(i):
+            store.expect(array, (k + 1, i))
+            tile_cholesky.update(z, store.view(array, (k, i)), store.read(forward, (k, 0)))
+        return tile_cholesky.solve_row(store.view(array, (i, i)), z), {}
+
     def substitute(self, task: Task) -> tuple[np.ndarray, dict[str, Any]]:
-        """A = (K + λI)⁻¹ Y for all right-hand sides, and the gates on the factor and on the solution."""
+        """A = (K + λI)⁻¹ Y for all right-hand sides: U⁻¹ Z, or by refinement around a float32 factor."""
         array, frobenius, note = task.args
-        factor = Factor.of(array)
-        y = targets(self.directory, self.token, self.grid)
-        tile = self._reader(array)
+        factor, tile = Factor.of(array), self._reader(array)
         logs = [tile_cholesky.log_determinant(tile(block, block)) for block in range(self.grid.blocks)]
         note = note | {"factor": factor.dtype, "log_determinant": math.fsum(logs)}
-        step = self._solve if factor.dtype == "float64" else self._refine
-        alpha, found = step(factor, y, frobenius)
+        if factor.dtype == "float64":
+            z = [self.store.read(factor.forward, (block, 0)) for block in range(self.grid.blocks)]
+            return substitution.backward(tile, self.blocks, np.concatenate(z))[None], note
+        y = targets(self.directory, self.token, self.grid)
+        alpha, found = self._refine(factor, y, frobenius)
         return alpha[None], note | found
+
+    def gates(self, task: Task) -> tuple[np.ndarray, dict[str, Any]]:
+        """‖Y − (K + λI) A‖ of each column, and the gates on a float64 factor and on its solution."""
+        array, frobenius, solution = task.args
+        factor = Factor.of(array)
+        y, alpha = targets(self.directory, self.token, self.grid), self.store.read(*solution)[0]
+        tile, product = self._reader(array), self._product(factor)
+        backward = factor_gate(
+            product, lambda x: substitution.factor_product(tile, self.blocks, x),
+            n=self.grid.n, frobenius=frobenius, dtype=np.float64,
+        )  # fmt: skip
+        residual = y - product(alpha)
+        solved = solve_gate(residual, alpha, y, norm=frobenius, dtype=np.float64)
+        gates = {"factor": backward.to_dict(), "solution": solved.to_dict()}
+        return np.linalg.norm(residual, axis=0)[None], {"gates": gates}
 
     def inverse(self, task: Task) -> tuple[np.ndarray, dict[str, Any]]:
         """The diagonal of (K + λI)⁻¹ on one block."""
         name, j = task.args
         return substitution.inverse_diagonal_block(self._reader(Factor.of(name).array), self.blocks, j), {}
-
-    def _solve(self, factor: Factor, y: np.ndarray, frobenius: float) -> tuple[np.ndarray, dict[str, Any]]:
-        """Two substitutions with a float64 factor."""
-        tile, product = self._reader(factor.array), self._product(factor)
-        alpha = substitution.solve(tile, self.blocks, y)
-        backward = factor_gate(
-            product, lambda x: substitution.factor_product(tile, self.blocks, x),
-            n=self.grid.n, frobenius=frobenius, dtype=np.float64,
-        )  # fmt: skip
-        solution = solve_gate(y - product(alpha), alpha, y, norm=frobenius, dtype=np.float64)
-        return alpha, {"gates": {"factor": backward.to_dict(), "solution": solution.to_dict()}}
 
     def _refine(self, factor: Factor, y: np.ndarray, frobenius: float) -> tuple[np.ndarray, dict[str, Any]]:
         """Float64 refinement around a float32 factor; beside Y some unit columns, to judge the inverse's diagonal."""

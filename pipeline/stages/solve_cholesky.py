@@ -1,8 +1,9 @@
 """Solving (K + λI) A = Y directly, by a blocked Cholesky factorisation on the stored tiles, for every ridge.
 
-For each ridge: factor tiles → one substitution → leave-one-out diagonal → gates. A factor is removed once everything
-that needs it is recorded, so that only the factors at work take disk space; the one of the chosen ridge is not kept
-either: it is recomputed in the time it took, and predictions need only A.
+For each ridge: factor tiles, with the forward substitution beside them → backward substitution → gates and
+leave-one-out diagonal. A factor is removed once everything that needs it is recorded, so that only the factors at work
+take disk space; the one of the chosen ridge is not kept either: it is recomputed in the time it took, and predictions
+need only A.
 
 A float32 factor that cannot be used (a pivot that is not positive, a refinement that stalls, an inverse's diagonal that
 is too coarse) is given up for a float64 one, and the metrics say why. The reason is kept with the new factor, so that a
@@ -14,6 +15,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,13 +24,16 @@ import numpy as np
 from ntk.linalg.operator import symmetric_product
 from ntk.linalg.smallest import smallest_eigenvalue, sufficient_ridge
 from pipeline.errors import GateError
-from pipeline.plan.cholesky import cholesky_tasks, inverse_diagonal_tasks
+from pipeline.plan.cholesky import cholesky_tasks, forward_tasks, inverse_diagonal_tasks
 from pipeline.plan.gram import gram_array
 from pipeline.plan.tasks import Task
 from pipeline.stages import scores
-from pipeline.stages.cholesky_work import SUBSTITUTE_KIND, CholeskyWork, Factor, Unfit
+from pipeline.stages.cholesky_work import GATES_KIND, SUBSTITUTE_KIND, CholeskyWork, Factor, Unfit
 from pipeline.stages.regression import ALPHA, Regression, Solved
 from pipeline.stages.session import Session
+
+RESIDUAL = "solution/residual"
+"""‖Y − (K + λI) A‖ of every ridge with a float64 factor, (ridges, outputs); its records hold the gates."""
 
 FEW_ROWS = 10_000
 """Up to this many rows λ_min is estimated from up to 200 products after a failure; beyond, from 40."""
@@ -60,6 +65,8 @@ def solve(session: Session, problem: Regression) -> list[Solved]:
             and a sufficient ridge).
         TasksFailed, Stopped: see there; a rerun resumes.
     """
+    ridges, outputs = len(problem.ridges), session.inputs.outputs
+    session.create(RESIDUAL, (ridges, outputs), (1, outputs), fingerprint=session.fingerprint("solve"))
     choices = [_choice(session, problem, index) for index in range(len(problem.ridges))]
     work = CholeskyWork(
         str(session.directory), session.fingerprint("solve"), problem.kernel, problem.grid, problem.shifts
@@ -123,6 +130,9 @@ def _create(session: Session, choice: Choice) -> None:
         attributes=choice.note,
     )  # fmt: skip
     session.create(factor.inverse, (grid.n,), (grid.tile,), fingerprint=stage)
+    if factor.dtype == "float64":
+        outputs = session.inputs.outputs
+        session.create(factor.forward, (grid.n, outputs), (grid.tile, outputs), fingerprint=stage)
 
 
 def _tasks(session: Session, problem: Regression, choice: Choice) -> list[Task]:
@@ -133,32 +143,52 @@ def _tasks(session: Session, problem: Regression, choice: Choice) -> list[Task]:
         return []
     _create(session, choice)
     session.adopt((factor.array,))
-    done = session.journal.done((factor.array, factor.inverse, ALPHA))
-    tiles = cholesky_tasks(grid.blocks, factor.array, done, f"cholesky/{factor.name}")
-    last = (tiles[-1].key,) if tiles else ()
-    after = list(inverse_diagonal_tasks(grid.blocks, factor.inverse, done, f"inverse/{factor.name}"))
-    if (ALPHA, (index, 0, 0)) not in done:
-        frobenius = problem.norms.shifted(problem.shifts[index]).frobenius
-        writes = ((ALPHA, (index, 0, 0)),)
-        arguments = (factor.array, frobenius, choice.note)
-        after.insert(0, Task(f"substitute/{factor.name}", SUBSTITUTE_KIND, arguments, writes=writes))
+    done = session.journal.done((factor.array, factor.forward, factor.inverse, ALPHA, RESIDUAL))
+    prefix = f"cholesky/{factor.name}"
+    tiles = cholesky_tasks(grid.blocks, factor.array, done, prefix)
+    made = _last(tiles)
+    frobenius = problem.norms.shifted(problem.shifts[index]).frobenius
+    solution = (ALPHA, (index, 0, 0))
+    follow = made
+    after: list[Task] = []
+    if solution not in done:
+        if factor.dtype == "float64":
+            named = f"forward/{factor.name}"
+            after += forward_tasks(grid.blocks, factor.array, factor.forward, done, named, prefix)
+        arguments, waits = (factor.array, frobenius, choice.note), (*made, *_last(after))
+        after.append(Task(f"substitute/{factor.name}", SUBSTITUTE_KIND, arguments, waits, (solution,), -1))
+        # The coefficients first: what follows keeps the workers busy for longer.
+        follow = (after[-1].key,)
+    if factor.dtype == "float64" and (RESIDUAL, (index, 0)) not in done:
+        arguments, writes = (factor.array, frobenius, solution), ((RESIDUAL, (index, 0)),)
+        after.append(Task(f"gates/{factor.name}", GATES_KIND, arguments, follow, writes, -1))
+    for task in inverse_diagonal_tasks(grid.blocks, factor.inverse, done, f"inverse/{factor.name}"):
+        after.append(dataclasses.replace(task, deps=follow))
     # Priorities of a factorisation lie within ±(blocks + 1)²; one ridge comes after the other.
     offset = 4 * index * (grid.blocks + 1) ** 2
-    return [dataclasses.replace(task, priority=task.priority + offset) for task in tiles] + [
-        dataclasses.replace(task, priority=task.priority + offset, deps=last) for task in after
-    ]
+    return [dataclasses.replace(task, priority=task.priority + offset) for task in (*tiles, *after)]
+
+
+def _last(tasks: Sequence[Task]) -> tuple[str, ...]:
+    """Keys of the tasks for which none of the others waits: when they are done, all are."""
+    awaited = {dep for task in tasks for dep in task.deps}
+    return tuple(task.key for task in tasks if task.key not in awaited)
 
 
 def _complete(session: Session, factor: Factor) -> bool:
     """Whether everything that needs the factor of a ridge is recorded."""
     solved = session.journal.latest(ALPHA, (factor.index, 0, 0)) is not None
+    if factor.dtype == "float64":
+        solved = solved and session.journal.latest(RESIDUAL, (factor.index, 0)) is not None
     return solved and len(session.journal.records(factor.inverse)) == session.grid.blocks
 
 
 def _drop_factors(session: Session, choices: list[Choice]) -> None:
     for choice in choices:
         if session.store.exists(choice.factor.array) and _complete(session, choice.factor):
-            session.remove(choice.factor.array)
+            for array in (choice.factor.array, choice.factor.forward):
+                if session.store.exists(array):
+                    session.remove(array)
 
 
 def _inverse_diagonal(session: Session, factor: Factor) -> np.ndarray:
@@ -196,7 +226,8 @@ def _solved(session: Session, problem: Regression, choice: Choice) -> Solved:
     figures |= {name: note[name] for name in ("refinement", "fallback") if name in note}
     if factor.dtype == "float32":
         figures["inverse_diagonal_error"] = _inverse_error(session, factor)
-    return Solved(note["gates"], figures, scores.leave_one_out(y, alpha, inverse))
+    gates = note.get("gates") or session.journal.records(RESIDUAL)[factor.index, 0].note["gates"]
+    return Solved(gates, figures, scores.leave_one_out(y, alpha, inverse))
 
 
 def _explain(session: Session, factor: Factor, reason: str, problem: Regression) -> GateError:

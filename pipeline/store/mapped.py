@@ -6,6 +6,7 @@ import math
 import mmap
 import os
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,24 @@ def mapped_chunk(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np
         pages = mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ)
     pages.madvise(mmap.MADV_WILLNEED)
     return np.frombuffer(pages, dtype, math.prod(shape)).reshape(shape)
+
+
+Identity = tuple[int, int, int]
+"""What tells whether a file is still the one that was read: its inode, its size and when it was written, in ns."""
+
+SETTLED_NS = 1_000_000_000
+"""A file written less than this ago might be changed again without its time changing: clocks of files tick slowly."""
+
+
+def identity(path: Path) -> Identity | None:
+    """Of a file; None where it is not there, or was written so lately that its time says nothing yet."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    if abs(time.time_ns() - found.st_mtime_ns) < SETTLED_NS:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def ask_for(path: Path) -> None:

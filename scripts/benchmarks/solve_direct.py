@@ -94,9 +94,11 @@ def kernel_ridge(rows: int, memory: str, repeats: int) -> dict[str, Any]:
         return {
             "rows": rows,
             "coefficients seconds": coefficients,
+            "with gates, seconds": watch.gates,
             "with leave-one-out and gates, seconds": wall,
             "KernelRidge seconds": theirs,
             "coefficients / KernelRidge": coefficients / theirs,
+            "with gates / KernelRidge": watch.gates / theirs,
         }
 
 
@@ -138,10 +140,10 @@ def _matrix(session: Session) -> np.ndarray:
 
 
 class Watch:
-    """Notes when the last tile of the factor, and when the coefficients, were recorded; seconds since `began`."""
+    """Notes when the last tile of the factor, the coefficients and their gates were recorded; seconds since `began`."""
 
     def __init__(self) -> None:
-        self.began = self.factor = self.coefficients = 0.0
+        self.began = self.factor = self.coefficients = self.gates = 0.0
 
     def __call__(self, progress: Progress) -> None:
         if isinstance(progress.event, TaskDone):
@@ -150,3 +152,5 @@ class Watch:
                 self.factor = passed
             elif progress.event.key.startswith("substitute/"):
                 self.coefficients = passed
+            elif progress.event.key.startswith("gates/"):
+                self.gates = passed

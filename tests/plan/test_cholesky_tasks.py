@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.plan.cholesky import cholesky_tasks, factor_reads, inverse_diagonal_tasks
+from pipeline.plan.cholesky import cholesky_tasks, factor_reads, forward_tasks, inverse_diagonal_tasks
 
 ARRAY = "solution/factor-0"
 
@@ -50,6 +50,32 @@ def test_resuming_after_any_interruption_finishes(blocks, rng: random.Random):
     done = {chunk for task in order[: rng.randrange(len(order) + 1)] for chunk in task.writes}
     rest = cholesky_tasks(blocks, ARRAY, done, "c")
     execute(rest, {tile for _, tile in done}, rng.choice)
+
+
+@given(
+    st.integers(1, 6),
+    st.sets(st.tuples(st.integers(0, 5), st.integers(0, 5))),
+    st.sets(st.integers(0, 5)),
+    st.randoms(),
+)
+def test_forward_substitution_reads_only_what_is_written(blocks, some, blocks_done, rng: random.Random):
+    written = some & set(upper(blocks))
+    done = {(ARRAY, tile) for tile in written} | {("z", (i, 0)) for i in blocks_done}
+    factor = cholesky_tasks(blocks, ARRAY, done, "c")
+    forward = forward_tasks(blocks, ARRAY, "z", done, "f", "c")
+    assert [task.writes for task in forward] == [
+        (("z", (i, 0)),) for i in range(blocks) if i not in blocks_done
+    ]
+    waiting, solved = {task.key: task for task in (*factor, *forward)}, set(blocks_done)
+    while waiting:
+        task = rng.choice([task for task in waiting.values() if not any(dep in waiting for dep in task.deps)])
+        if task.kind == "forward":
+            i = task.args[2]
+            assert all((k, i) in written and (k == i or k in solved) for k in range(i + 1))
+            solved.add(i)
+        else:
+            written.add(task.args[1:])
+        del waiting[task.key]
 
 
 def test_dependencies_are_direct():

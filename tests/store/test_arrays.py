@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from pipeline.errors import InputError
 from pipeline.plan.tasks import Record
 from pipeline.store.arrays import ArrayStore
+from pipeline.store.digest import digest
 from pipeline.store.faults import TileError
 from pipeline.store.format import Spec
 from pipeline.store.journal import Journal
@@ -446,3 +447,29 @@ def test_a_store_can_be_moved(store, tmp_path_factory):
     assert again.verify() == []
     assert not create(again)
     assert os.fspath(again.directory) == os.fspath(moved)
+
+
+def test_a_tile_is_hashed_once_until_its_file_or_its_record_changes(store, monkeypatch):
+    hashed = []
+    monkeypatch.setattr("pipeline.store.arrays.digest", lambda values: hashed.append(1) or digest(values))
+    file = chunk_file(store, (0, 1))
+    old = os.stat(file).st_mtime_ns - 10**10
+
+    def counted(tile):
+        hashed.clear()
+        np.testing.assert_array_equal(store.view(NAME, (0, 1)), tile)
+        return len(hashed)
+
+    assert counted(block_of((0, 1))) == 1
+    assert counted(block_of((0, 1))) == 1  # Written a moment ago: its time proves nothing yet.
+    os.utime(file, ns=(old, old))
+    assert [counted(block_of((0, 1))) for _ in range(3)] == [1, 0, 0]
+    fill(store, keys=[(0, 1)], seed=1)
+    assert counted(block_of((0, 1), seed=1)) == 1
+    os.utime(file, ns=(old, old))
+    store.view(NAME, (0, 1))
+    content = bytearray(file.read_bytes())
+    content[9] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(TileError, match="digests differ"):
+        store.view(NAME, (0, 1))
