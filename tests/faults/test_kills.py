@@ -1,138 +1,198 @@
-"""Killed at any moment and run again, a run ends with the arrays of an uninterrupted one, bit for bit."""
+"""Killed, stopped or frozen at any moment and run again, a run ends with the arrays of an uninterrupted one, bit for
+bit."""
 
 from __future__ import annotations
 
-import json
 import random
 import signal
 import time
-from pathlib import Path
+from collections.abc import Callable
 
-import psutil
 import pytest
 
-from tests.faults import table
-from tests.faults.conftest import FULL, Run, send
+from tests.faults.conftest import FULL, PATIENCE, Contents, Forge, Run, alive, contents_of, send
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(1200 if FULL else 400)]
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(1200 if FULL else 200)]
 
-KILLS = 20 if FULL else 4
+Row = Callable[[str, str], None]
 
-
-def recorded(out: Path) -> dict[tuple[str, tuple[int, ...]], int]:
-    """How often each tile of the Gram matrix was recorded as computed (an adopted one was not computed again)."""
-    counts: dict[tuple[str, tuple[int, ...]], int] = {}
-    for segment in out.glob("journal/*.jsonl"):
-        for line in segment.read_text().splitlines():
-            entry = json.loads(line[9:])
-            if entry.get("array", "").startswith("gram/") and not entry.get("note", {}).get("adopted"):
-                chunk = entry["array"], tuple(entry["key"])
-                counts[chunk] = counts.get(chunk, 0) + 1
-    return counts
+TILE_SECONDS = 0.02
+"""Makes the gram stage of two workers last for more than a second."""
 
 
-def test_everything_killed_at_random_moments(run: Run, uninterrupted: dict[str, bytes]) -> None:
+def test_everything_killed_at_random_moments(
+    forge: Forge, small_run: Run, tmp_path_factory: pytest.TempPathFactory, row: Row
+) -> None:
+    """All stages: from the first work to the report."""
+    cluster = "local" if FULL else "serial"
+    whole = contents_of(forge, small_run.config, tmp_path_factory.mktemp("whole"), "run", cluster)
     rng = random.Random(1)
     kills = 0
-    for _ in range(KILLS):
-        process = run.start()
-        # From the first import to the last stage: a run here takes about ten seconds.
-        time.sleep(rng.uniform(0.3, 9.0))
-        if process.poll() is None:
-            run.kill()
+    for _ in range(20 if FULL else 2):
+        small_run.start("run", "--cluster", cluster)
+        time.sleep(rng.uniform(0.1, 8.0 if FULL else 1.0))
+        if small_run.poll() is None:
+            small_run.kill()
             kills += 1
-        else:
-            assert process.returncode == 0, run.log()
-    run.finish()
-    assert run.contents() == uninterrupted
-    table.row(f"kill -9 of everything, {kills} random moments", "identical")
+    small_run.finish("run", "--cluster", cluster)
+    assert small_run.contents() == whole
+    row(f"kill -9 of everything, {kills} random moments of all stages", "rerun identical")
 
 
-def test_killed_during_the_tiles(run: Run, uninterrupted: dict[str, bytes]) -> None:
-    """No recorded tile is computed again, and at most those in flight are computed twice."""
-    before: dict[tuple[str, tuple[int, ...]], int] = {}
-    for goal in (3, 20, 50):
-        run.start()
+def test_everything_killed_during_the_tiles(run: Run, uninterrupted: Contents, row: Row) -> None:
+    """No recorded tile is computed again."""
+    goals = (3, 20, 50, 80, 110) if FULL else (20,)
+    for goal in goals:
+        run.start(tile_seconds=TILE_SECONDS)
         run.wait_for(lambda goal=goal: run.tiles() >= goal)
         run.kill()
-        before = recorded(run.out)
+    before = run.recorded()
     run.finish()
-    after = recorded(run.out)
+    after = run.recorded()
     assert all(after[chunk] == count for chunk, count in before.items()), "a recorded tile was computed again"
     assert run.contents() == uninterrupted
-    table.row("kill -9 of everything, after 3, 20 and 50 tiles", "identical, no recorded tile computed again")
+    row(
+        f"kill -9 of everything during the tiles, {len(goals)} times",
+        "rerun identical, no recorded tile again",
+    )
 
 
-@pytest.mark.parametrize("moment", range(20 if FULL else 2))
-def test_worker_killed(run: Run, uninterrupted: dict[str, bytes], moment: int) -> None:
-    process = run.start()
-    victims = run.workers()
-    run.wait_for(lambda: run.tiles() >= 1 + 5 * moment)
-    send(victims[moment % 2], signal.SIGKILL)
-    assert process.wait(timeout=120) == 0, run.log()
+def test_workers_killed(run: Run, uninterrupted: Contents, row: Row) -> None:
+    """At random moments, in one run: each time its task is lost and tried again."""
+    rng = random.Random(2)
+    kills = 20 if FULL else 2
+    run.start(tile_seconds=TILE_SECONDS * (15 if FULL else 1))
+    for _ in range(kills):
+        victims = run.workers()
+        time.sleep(rng.uniform(0.0, 1.5 if FULL else 0.3))
+        send(rng.choice(victims), signal.SIGKILL)
+    assert run.poll() is None, f"it ended before the last kill\n{run.log()}"
+    run.ends(0)
     assert run.contents() == uninterrupted
-    table.row(f"kill -9 of a worker ({moment})", "identical, the same run went on")
+    row(f"kill -9 of a worker, {kills} random moments", "identical, the same run went on")
 
 
-def test_coordinator_killed_leaves_no_worker(run: Run, uninterrupted: dict[str, bytes]) -> None:
-    process = run.start()
+def test_coordinator_killed_leaves_no_worker(run: Run, uninterrupted: Contents, row: Row) -> None:
+    run.start(tile_seconds=TILE_SECONDS)
     workers = run.workers()
     run.wait_for(lambda: run.tiles() >= 5)
-    send(process.pid, signal.SIGKILL)
-    process.wait(timeout=30)
+    send(run.pid, signal.SIGKILL)
+    run.ends(-signal.SIGKILL, 5)
     deadline = time.monotonic() + 15
     while any(alive(pid) for pid in workers):
         assert time.monotonic() < deadline, "workers outlived their coordinator"
         time.sleep(0.05)
-    run.finish()
+    run.finish("gram", "--cluster", "serial")
     assert run.contents() == uninterrupted
-    table.row("kill -9 of the coordinator and scheduler", "workers end, rerun identical")
-
-
-def alive(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
+    row("kill -9 of the coordinator with its scheduler", "workers end, rerun identical")
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
 def test_stopped_cleanly(
-    run: Run, uninterrupted: dict[str, bytes], number: signal.Signals, code: int
+    run: Run, uninterrupted: Contents, row: Row, number: signal.Signals, code: int
 ) -> None:
-    process = run.start()
+    run.start(tile_seconds=TILE_SECONDS)
     run.workers()
     run.wait_for(lambda: run.tiles() >= 5)
     began = time.monotonic()
-    send(process.pid, number)
-    assert process.wait(timeout=10) == code, run.log()
+    send(run.pid, number)
+    run.ends(code, 10)
     took = time.monotonic() - began
-    tiles = recorded(run.out)
-    run.finish()
-    assert all(recorded(run.out)[chunk] == 1 for chunk in tiles)
+    assert "hint: the same command again continues" in run.said()
+    tiles = run.recorded()
+    run.finish("gram", "--cluster", "serial")
+    assert all(run.recorded()[chunk] == 1 for chunk in tiles)
     assert run.contents() == uninterrupted
-    table.row(f"{number.name} during the tiles", f"exit {code} after {took:.1f} s, rerun identical")
+    row(f"{number.name} during the tiles", f"exit {code} after {took:.1f} s, rerun identical")
 
 
-def test_worker_frozen(run: Run, uninterrupted: dict[str, bytes]) -> None:
-    process = run.start()
-    victims = run.workers()
+def test_worker_frozen(run: Run, uninterrupted: Contents, row: Row) -> None:
+    """A short freeze costs its length; in the long form the process is replaced."""
+    seconds = 15.0 if FULL else 0.5
+    run.start(tile_seconds=TILE_SECONDS)
+    victim = run.workers()[0]
     run.wait_for(lambda: run.tiles() >= 3)
-    send(victims[0], signal.SIGSTOP)
-    time.sleep(3)
-    send(victims[0], signal.SIGCONT)
-    assert process.wait(timeout=120) == 0, run.log()
+    send(victim, signal.SIGSTOP)
+    time.sleep(seconds)
+    send(victim, signal.SIGCONT)
+    run.ends(0, PATIENCE)
     assert run.contents() == uninterrupted
-    table.row("SIGSTOP of a worker for 3 s", "identical")
+    row(f"SIGSTOP of a worker for {seconds:g} s, then SIGCONT", "identical, the same run went on")
 
 
-def test_two_runs_on_one_directory(run: Run, uninterrupted: dict[str, bytes]) -> None:
-    process = run.start()
-    run.workers()
+def test_run_frozen_past_its_lease(
+    forge: Forge, small_run: Run, small_uninterrupted: Contents, row: Row
+) -> None:
+    """Another takes over and finishes; the sleeper awakes, finds its lease gone and writes no record."""
+    patience = 30.0 if FULL else 1.0
+    few = [("patience", patience)]
+    small_run.start("gram", "--cluster", "serial", inject=few, tile_seconds=0.1)
+    small_run.wait_for(lambda: small_run.tiles() >= 3)
+    send(small_run.pid, signal.SIGSTOP)
+    before = len(small_run.recorded())
+    heir = Run(forge, small_run.config, small_run.out)
+    heir.log_file = heir.log_file.with_name("heir.log")
+    heir.start("gram", "--cluster", "serial", inject=few)
+    heir.ends(0, patience + PATIENCE)
+    assert "watching its heartbeat" in heir.log()
+    after = heir.recorded()
+    assert before < len(after) == 21
+    send(small_run.pid, signal.SIGCONT)
+    small_run.ends(2, PATIENCE)
+    assert "lost its lease" in small_run.said() and "hint: rerun" in small_run.said()
+    assert heir.recorded() == after
+    assert heir.contents() == small_uninterrupted
+    row("SIGSTOP of a run past its lease, then SIGCONT", "another finishes, identical; the sleeper exits 2")
+
+
+@pytest.mark.parametrize("years", [(10, -10), (-50, 50)] if FULL else [(10, -10)])
+def test_clock_moved_by_years(
+    forge: Forge, small_run: Run, small_uninterrupted: Contents, row: Row, years: tuple[int, int]
+) -> None:
+    """Between a killed run and its rerun, and between a run and a second one beside it."""
+    first, second = years
+    small_run.start("gram", "--cluster", "serial", inject=[("clock", first)], tile_seconds=0.05)
+    small_run.wait_for(lambda: small_run.tiles() >= 3)
+    rival = Run(forge, small_run.config, small_run.out)
+    rival.log_file = rival.log_file.with_name("rival.log")
+    rival.finish("gram", "--cluster", "serial", inject=[("clock", second)], code=2)
+    assert "is in use" in rival.said()
+    assert small_run.poll() is None
+    small_run.kill()
+    before = small_run.recorded()
+    small_run.finish("gram", "--cluster", "serial", inject=[("clock", second)])
+    assert all(small_run.recorded()[chunk] == count for chunk, count in before.items())
+    assert small_run.contents() == small_uninterrupted
+    row(
+        f"clock moved by {first:+d}, then {second:+d} years", "a second run refused (exit 2), rerun identical"
+    )
+
+
+def test_two_runs_on_one_directory(forge: Forge, run: Run, uninterrupted: Contents, row: Row) -> None:
+    run.start(tile_seconds=TILE_SECONDS)
     run.wait_for(lambda: run.tiles() >= 1)
-    second = Run(run.folder, run.config, run.out)
+    second = Run(forge, run.config, run.out)
+    second.log_file = second.log_file.with_name("second.log")
     second.finish(code=2)
-    assert "lease" in run.log() or "another" in run.log()
-    assert process.wait(timeout=120) == 0, run.log()
+    assert "is in use" in second.said() and "hint: wait until it has finished" in second.said()
+    run.ends(0)
     assert run.contents() == uninterrupted
-    table.row("two runs on one directory", "the second refused (exit 2), the first identical")
+    row("two runs on one directory", "the second refused (exit 2), the first identical")
+
+
+def test_share_that_died_is_completed(
+    forge: Forge, small_run: Run, small_uninterrupted: Contents, row: Row
+) -> None:
+    """By the whole run that follows, and by the same share again, without a tile computed twice."""
+    small_run.start("gram", "--shard", "1/3", tile_seconds=0.05)
+    small_run.wait_for(lambda: len(small_run.recorded()) >= 2)
+    small_run.kill()
+    small_run.start("gram", "--shard", "2/3", tile_seconds=0.05)
+    small_run.wait_for(lambda: len(small_run.recorded()) >= 5)
+    small_run.kill()
+    before = small_run.recorded()
+    small_run.finish("gram", "--shard", "2/3")
+    small_run.finish("gram", "--cluster", "serial")
+    assert all(small_run.recorded()[chunk] == 1 for chunk in before)
+    assert small_run.contents() == small_uninterrupted
+    row("kill -9 of two shares of three", "completed by the share again and by a run, identical")
