@@ -68,7 +68,7 @@ class Attendant:
                     return 3
                 began = time.monotonic()
                 process.order(self._orders(meeting, count))
-                status = process.wait()
+                status = process.wait_thawed()
             finally:
                 process.close()
                 process.kill()

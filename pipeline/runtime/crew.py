@@ -11,10 +11,8 @@ from distributed import Scheduler
 from distributed.diagnostics.plugin import SchedulerPlugin
 
 from pipeline.runtime.dask_settings import CONFIG, LOOPBACK
-from pipeline.runtime.supervisor import Slot
+from pipeline.runtime.supervisor import FROZEN_SECONDS, Slot
 
-# A process found frozen twice, so long apart, is killed and replaced. Twice: Ctrl-Z and fg freeze all of us.
-_FROZEN_SECONDS = 5.0
 # The scheduler gave a worker up, yet its process lives: after this it is killed and replaced.
 _LINGER_SECONDS = 1.0
 
@@ -110,7 +108,7 @@ class LocalCrew:
             if slot.process.pid in frozen & self._frozen:
                 slot.process.kill()
         self._frozen = frozen
-        asyncio.get_running_loop().call_later(_FROZEN_SECONDS, self._replace_frozen)
+        asyncio.get_running_loop().call_later(FROZEN_SECONDS, self._replace_frozen)
 
     def _known(self) -> set[str]:
         assert self._scheduler is not None

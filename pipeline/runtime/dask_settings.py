@@ -31,7 +31,8 @@ CONFIG: dict[str, object] = {
     "distributed.diagnostics.nvml": False,
     # A busy coordinator must not be taken for a dead one.
     "distributed.comm.timeouts.connect": "60s",
-    "distributed.comm.timeouts.tcp": "60s",
+    # The kernel of a busy machine answers all the same: this is how long a cut cable stays unnoticed.
+    "distributed.comm.timeouts.tcp": "20s",
 }
 
 

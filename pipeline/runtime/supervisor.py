@@ -20,6 +20,8 @@ from pipeline.runtime.loop import LoopThread
 _MAX_FALSE_STARTS = 3
 # From asking the workers to end to killing them.
 _CLOSE_SECONDS = 0.8
+# A process found frozen twice, so long apart, is killed and replaced. Twice: Ctrl-Z and fg freeze all of us.
+FROZEN_SECONDS = 5.0
 
 
 class WorkerProcess:
@@ -71,6 +73,17 @@ class WorkerProcess:
             subprocess.TimeoutExpired: it still runs.
         """
         return self._process.wait(timeout)
+
+    def wait_thawed(self) -> int:
+        """As `wait`, but a process that stays frozen is killed."""
+        frozen = False
+        while True:
+            try:
+                return self._process.wait(FROZEN_SECONDS)
+            except subprocess.TimeoutExpired:
+                was, frozen = frozen, self.is_frozen()
+                if was and frozen:
+                    self.kill()
 
 
 class Slot:

@@ -83,6 +83,10 @@ def test_stages_and_shares(folder: Path) -> None:
         assert "K/M" in ntk("gram", "run.yaml", "--out", "out", "--shard", bad, code=2).stderr
 
 
+@pytest.mark.faults(
+    "flipped, deleted and zero-length chunks of a finished run",
+    "exit 1 naming them; verify --repair identical",
+)
 def test_verify_and_repair(folder: Path) -> None:
     ntk("run", "run.yaml", "--out", "out")
     chunks = folder / "out/store.zarr/gram/ntk/c"
@@ -220,6 +224,7 @@ def test_damaged_journal_is_found_and_healed(folder: Path, marker: str) -> None:
     ntk("status", "out", "--check")
 
 
+@pytest.mark.faults("the journal deleted", "named; repaired from the tiles")
 def test_journal_that_is_gone(folder: Path) -> None:
     ntk("run", "run.yaml", "--out", "out")
     shutil.rmtree(folder / "out/journal")

@@ -136,7 +136,7 @@ def test_run_frozen_past_its_lease(
     heir.ends(0, patience + PATIENCE)
     assert "watching its heartbeat" in heir.log()
     after = heir.recorded()
-    assert before < len(after) == 21
+    assert before < len(after) and heir.tiles() == 21
     send(small_run.pid, signal.SIGCONT)
     small_run.ends(2, PATIENCE)
     assert "lost its lease" in small_run.said() and "hint: rerun" in small_run.said()

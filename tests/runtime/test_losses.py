@@ -50,6 +50,7 @@ def test_a_killed_worker_costs_only_what_it_had(cluster: DaskExecutor, act: Act,
     assert victim not in wait_for_workers(cluster, 2)
 
 
+@pytest.mark.faults("kill -9 of every worker, again and again", "all tasks done")
 def test_every_worker_killed_repeatedly(cluster: DaskExecutor, act: Act, driven: Driven) -> None:
     tasks = [Task(f"t{n}", "sleep", (0.1,)) for n in range(60)]
     ended = threading.Event()
@@ -82,6 +83,7 @@ def test_a_task_that_kills_its_worker_once_is_tried_again(
     assert "worker running it died" in retried.error
 
 
+@pytest.mark.faults("a task that always kills its worker", "exit 3 naming it, all others done")
 def test_a_task_that_always_kills_its_worker_fails_alone(
     cluster: DaskExecutor, act: Act, driven: Driven
 ) -> None:
@@ -96,11 +98,12 @@ def test_a_task_that_always_kills_its_worker_fails_alone(
     assert 3 <= act.runs("bad") <= 4
 
 
+@pytest.mark.faults("SIGSTOP of a worker for ever", "replaced, all tasks done")
 def test_a_frozen_worker_is_replaced(tmp_path: Path, driven: Driven, monkeypatch: pytest.MonkeyPatch) -> None:
     """A stopped process holds its connection open and says nothing."""
     from pipeline.runtime import crew
 
-    monkeypatch.setattr(crew, "_FROZEN_SECONDS", 0.5)
+    monkeypatch.setattr(crew, "FROZEN_SECONDS", 0.5)
     with open_executor(LocalSettings(workers=2, dashboard=False)) as executor:
         assert isinstance(executor, DaskExecutor)
         executor.bind(Act(tmp_path))
@@ -111,6 +114,7 @@ def test_a_frozen_worker_is_replaced(tmp_path: Path, driven: Driven, monkeypatch
         assert frozen not in wait_for_workers(executor, 2)
 
 
+@pytest.mark.faults("workers that cannot start", "exit 3 with cause")
 def test_workers_that_cannot_start_end_the_run(driven: Driven, tmp_path: Path) -> None:
     with open_executor(
         LocalSettings(workers=2, dashboard=False), {"PYTHONINTMAXSTRDIGITS": "many"}

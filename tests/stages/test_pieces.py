@@ -26,6 +26,7 @@ def does_not(x1, x2):
 """
 
 
+@pytest.mark.faults("out-of-memory tile", "computed in pieces by the same worker, identical")
 def test_stored_as_if_it_had_fitted(runner: Runner, contents: Callable[[Path], dict[str, bytes]]) -> None:
     (runner.folder / "piecewise.py").write_text(KERNEL.format(rows=8))
     runner.run("gram", kernel={"function": "piecewise:fits"}, out=str(runner.folder / "whole"))
@@ -54,6 +55,7 @@ def test_pieces_of_a_kernel_are_the_kernel(precision: str) -> None:
     assert (whole.pieces, cut.pieces) == (1, 16)
 
 
+@pytest.mark.faults("tile out of memory at any size", "exit 3 with cause and remedy")
 def test_what_never_fits(runner: Runner) -> None:
     (runner.folder / "hopeless.py").write_text(KERNEL.format(rows=1))
     with pytest.raises(TasksFailed, match="out of memory even with 8 rows") as caught:

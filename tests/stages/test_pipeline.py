@@ -195,6 +195,9 @@ def change_data(runner: Runner) -> dict[str, Any]:
         (change_data, "data.train.x"),
     ],
 )
+@pytest.mark.faults(
+    "tile, architecture, precision or data changed under a store", "exit 2 naming the field, nothing changed"
+)
 def test_another_run_is_refused_and_nothing_changes(
     runner: Runner, contents: Contents, change: Callable[[Runner], dict[str, Any]], field: str
 ) -> None:
@@ -233,6 +236,7 @@ def test_singular_matrix_without_ridge(runner: Runner) -> None:
         runner.run(solve={"ridge": [float(str(caught.value.hint).split()[3])]})
 
 
+@pytest.mark.faults("NaN produced inside a tile", "exit 1 naming the first bad entry")
 def test_kernel_that_is_not_finite(runner: Runner) -> None:
     (runner.folder / "mykernel.py").write_text(
         "import numpy as np\n"

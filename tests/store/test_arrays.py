@@ -173,6 +173,9 @@ DAMAGES = ["deleted", "swapped", "empty", "four zeros", "truncated", "longer", "
 @pytest.mark.parametrize("compression", ["none", "lz4", "zstd"])
 @pytest.mark.parametrize("how", DAMAGES)
 @pytest.mark.parametrize("key", [(1, 1), (0, 2)])
+@pytest.mark.faults(
+    "tile flipped, truncated, zero-length, deleted or swapped", "found and named; nobody gets its values"
+)
 def test_every_damage_is_found_and_named(tmp_path, how, key, compression):
     store = open_store(tmp_path)
     create(store, compression=compression)
@@ -196,6 +199,7 @@ def test_every_damage_is_found_and_named(tmp_path, how, key, compression):
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
 @pytest.mark.parametrize("compression", ["none", "zstd"])
+@pytest.mark.faults("any single bit of a tile flipped", "found")
 def test_no_flipped_bit_is_overlooked(tmp_path_factory, compression, data):
     directory = tmp_path_factory.getbasetemp() / f"flip-{compression}"
     store = open_store(directory)
@@ -335,6 +339,7 @@ def test_a_removal_cut_short_is_finished_by_the_next_create(store):
 
 
 @pytest.mark.parametrize("text", ["", "{}", "not json", '{"zarr_format": 3, "node_type": "array"}'])
+@pytest.mark.faults("an array's metadata damaged", "exit 2, named")
 def test_damaged_metadata(store, text):
     (store.directory / "store.zarr" / NAME / "zarr.json").write_text(text)
     again = open_store(store.directory)
@@ -430,6 +435,7 @@ pickle.loads(bytes.fromhex(sys.argv[1])).write("gram/ntk", (0, 1), np.ones((4, 4
 
 
 @pytest.mark.parametrize("moment", [0, 1])
+@pytest.mark.faults("death before and after the rename of a tile", "the old tile or the new one, whole")
 def test_death_around_the_rename_leaves_the_old_tile_or_the_new(tmp_path, moment):
     store = open_store(tmp_path)
     create(store)

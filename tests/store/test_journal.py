@@ -99,6 +99,7 @@ def test_any_tail_and_any_cut_keep_the_whole_lines(garbage, cut):
 
 
 @given(st.data())
+@pytest.mark.faults("any single bit of the journal flipped", "costs its line only")
 def test_a_flipped_bit_costs_its_line_only(data):
     entries = [{"array": "a", "n": n} for n in range(4)]
     lines = encode_lines(entries).splitlines(keepends=True)
@@ -166,6 +167,7 @@ def test_invalidation_covers_what_came_before(tmp_path):
         assert done == {("gram/ntk", (5, 5)), ("gramophone", (0, 0))}
 
 
+@pytest.mark.faults("a sleeper writes after its lease was taken over", "ranks below its heir")
 def test_a_sleeper_that_writes_after_the_takeover_ranks_below_it(tmp_path):
     with Journal(tmp_path).writer() as writer:
         writer.append([record(digest="first")])
@@ -216,6 +218,7 @@ with Journal({str(directory)!r}).writer() as writer:
 
 
 @pytest.mark.parametrize("size", [1000, 1111, 1300, 2048])
+@pytest.mark.faults("disk full while the journal is appended to", "whole batches only")
 def test_a_disk_that_fills_up_leaves_whole_batches_only(tmp_path, size):
     said = limited_append(tmp_path, size)
     batches, code = map(int, said.split()[:2])
