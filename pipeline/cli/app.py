@@ -159,16 +159,23 @@ def spectrum(
 _stage_command("report", "Write the HTML report of the finished stages.", "ntk report run.yaml")
 
 
-@app.command(epilog="Example: ntk status runs/first --check && echo complete")
+@app.command(epilog="Examples: ntk status runs/first --watch; ntk status runs/first --check && echo complete")
 def status(
     directory: Directory,
     check: Annotated[bool, typer.Option("--check", help="Exit with 1 unless every stage is done.")] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Keep showing it while a process is at work there.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Show what is done, partial or stale (and why)."""
+    """Show what is done, partial or stale (and why), and what a process at work there is doing."""
     with reporting(as_json):
         from pipeline.stages import status as stages_status
 
+        if watch:
+            from pipeline.cli.watch import watch as watch_run
+
+            watch_run(directory)
         document = stages_status.status(directory)
         emit(document, as_json=as_json, text=stages_status.to_text(document))
         if check and not document["complete"]:

@@ -1,4 +1,4 @@
-"""Progress of a stage: a bar with rate and time left on a terminal, a plain line every few seconds elsewhere."""
+"""Progress of a stage: a bar, rates and the workers on a terminal, a plain line every few seconds elsewhere."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import time
 from typing import Any
 
 from pipeline.cli.output import say
-from pipeline.config.sizes import human_bytes, human_seconds
-from pipeline.runtime.events import Finished, Retried, Started, TaskDone, TaskFailed
+from pipeline.config.sizes import human_seconds
+from pipeline.runtime.events import Finished, Retried, Started, TaskDone, TaskFailed, WorkersChanged
+from pipeline.stages.board import Board, left_text, rate_text, worker_lines
 from pipeline.stages.session import Progress
 
 LINE_EVERY = 5.0
@@ -16,14 +17,18 @@ LINE_EVERY = 5.0
 
 
 class ProgressDisplay:
-    """A listener for a session; use it as a context manager so that the terminal is left clean."""
+    """A listener for a session; use it as a context manager so that the terminal is left clean.
 
-    def __init__(self) -> None:
+    Args:
+        board: that keeps count; told of every event first.
+    """
+
+    def __init__(self, board: Board) -> None:
+        self._board = board
         self._terminal = sys.stderr.isatty()
         self._bar: Any = None
         self._task: Any = None
-        self._began = self._printed = 0.0
-        self._bytes = self._retries = 0
+        self._printed = 0.0
 
     def __enter__(self) -> ProgressDisplay:
         return self
@@ -33,10 +38,10 @@ class ProgressDisplay:
 
     def __call__(self, progress: Progress) -> None:
         event = progress.event
+        self._board(progress)
         if isinstance(event, Started):
             self._start(progress)
         elif isinstance(event, TaskDone):
-            self._bytes += sum(record.nbytes for record in event.records)
             for record in event.records:
                 if "pieces" in record.note:
                     say(
@@ -44,8 +49,9 @@ class ProgressDisplay:
                         f"{record.note['pieces']} pieces"
                     )
             self._advance(progress)
+        elif isinstance(event, WorkersChanged):
+            self._advance(progress)
         elif isinstance(event, Retried):
-            self._retries += 1
             say(f"{progress.label}: {event.key} lost with its worker, tried again ({event.error})")
         elif isinstance(event, TaskFailed):
             say(f"{progress.label}: {event.key} failed: {event.error}")
@@ -53,43 +59,38 @@ class ProgressDisplay:
             self._finish(progress)
 
     def _start(self, progress: Progress) -> None:
-        self._began = self._printed = time.monotonic()
-        self._bytes = self._retries = 0
+        self._printed = time.monotonic()
         if self._terminal:
-            from rich.console import Console
-            from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-            from rich.progress import Progress as Bar
+            from pipeline.cli.bars import Bars
 
-            self._bar = Bar(
-                TextColumn("{task.description:<9}"), BarColumn(), MofNCompleteColumn(),
-                TextColumn("{task.fields[rate]}"), TextColumn("left"), TimeRemainingColumn(compact=True),
-                console=Console(stderr=True), transient=True,
-            )  # fmt: skip
+            self._bar = Bars(self._lines)
             self._task = self._bar.add_task(progress.label, total=progress.total, rate="")
             self._bar.start()
 
+    def _lines(self) -> list[str]:
+        """What stands below the bar."""
+        lines = worker_lines(self._board.document())
+        return lines + ([f"dashboard: {self._board.dashboard}"] if self._board.dashboard else [])
+
     def _advance(self, progress: Progress) -> None:
+        document = self._board.document()
         if self._bar is not None:
-            self._bar.update(self._task, completed=progress.done, rate=self._rate(progress))
+            self._bar.update(self._task, completed=progress.done, rate=rate_text(document))
         elif time.monotonic() - self._printed >= LINE_EVERY:
             self._printed = time.monotonic()
-            elapsed = self._printed - self._began
-            left = elapsed * (progress.total - progress.done) / max(progress.done, 1)
             share = 100 * progress.done // max(progress.total, 1)
+            busy = sum(worker["task"] is not None for worker in document["workers"])
+            workers = f", {busy} of {len(document['workers'])} workers busy" if document["workers"] else ""
             say(
-                f"{progress.label}: {progress.done}/{progress.total} ({share} %), {self._rate(progress)}, "
-                f"about {human_seconds(left)} left"
+                f"{progress.label}: {progress.done}/{progress.total} ({share} %), {rate_text(document)}"
+                f"{left_text(document)}{workers}"
             )
-
-    def _rate(self, progress: Progress) -> str:
-        elapsed = max(time.monotonic() - self._began, 1e-3)
-        retries = f", {self._retries} retried" if self._retries else ""
-        return f"{progress.done / elapsed:.3g}/s, {human_bytes(self._bytes / elapsed)}/s{retries}"
 
     def _finish(self, progress: Progress) -> None:
         self._close()
-        took = human_seconds(time.monotonic() - self._began)
-        say(f"{progress.label}: {progress.done} of {progress.total} chunks in {took}, {self._rate(progress)}")
+        took = human_seconds(self._board.elapsed)
+        rate = rate_text(self._board.document())
+        say(f"{progress.label}: {progress.done} of {progress.total} chunks in {took}, {rate}")
 
     def _close(self) -> None:
         if self._bar is not None:

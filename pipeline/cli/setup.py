@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -54,9 +53,17 @@ def working(ready: Prepared, *, lease: str = "run", extend: bool = False) -> Ite
     from pipeline.cli.output import say
     from pipeline.cli.progress import ProgressDisplay
     from pipeline.runtime.stop import StopFlag
+    from pipeline.stages.board import Board
     from pipeline.stages.session import open_session
+    from pipeline.store.live import Sign
 
-    with ProgressDisplay() as display:
+    sign = Sign(Path(ready.config.out), lease)
+    board = Board(sign)
+
+    def announce(executor: Any) -> None:
+        board.dashboard = getattr(executor, "dashboard_link", None)
+
+    with ProgressDisplay(board) as display:
         opened = open_session(
             ready.config, ready.inputs, ready.spec, ready.identity, ready.plan.grid, ready.plan.resources,
             lease=lease, listener=display, waiting=say, folder=ready.folder,
@@ -65,13 +72,8 @@ def working(ready: Prepared, *, lease: str = "run", extend: bool = False) -> Ite
         # The flag goes up once the run is ours: while another holder is watched a signal ends the process at once.
         with opened as session, StopFlag() as stop:
             session.stop = stop
-            session.on_workers = _announce
-            yield session
-
-
-def _announce(executor: Any) -> None:
-    from pipeline.cli.output import say
-
-    link = getattr(executor, "dashboard_link", None)
-    if link and sys.stderr.isatty():
-        say(f"dashboard: {link}")
+            session.on_workers = announce
+            try:
+                yield session
+            finally:
+                sign.remove()

@@ -49,10 +49,12 @@ def timeline_figure(data: ReportData) -> ReportFigure | None:
     axes.xaxis.set_major_locator(MultipleLocator(_step(span)))
     axes.xaxis.set_major_formatter(lambda x, _: f"{x:g} s" if span < 100 else duration(float(x)))
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=6, handlelength=0.9, handleheight=0.9)
-    busy = sum(entry.seconds for entry in entries)
+    busy = sum(_busy([entry for entry in entries if entry.worker == worker]) for worker in workers)
+    share = percent(busy / (span * len(workers)), 0)
     caption = (
-        f"{len(entries):,} tasks on {len(workers):,} worker{'s' if len(workers) > 1 else ''}, {duration(busy)} of work"
-        f" in {duration(span)}: workers were busy {percent(busy / (span * len(workers)), 0)} of the time."
+        f"{len(entries):,} chunks by {len(workers):,} worker{'s' if len(workers) > 1 else ''} in {duration(span)}: "
+        f"workers were busy {share} of the time. A moment in which one chunk is stored while the next is computed "
+        "counts once."
     )
     svg = canvas.to_svg(figure, name="timeline", alt=f"Timeline of tasks by worker. {caption}")
     return ReportFigure("Timeline", svg, caption, wide=True)
@@ -81,6 +83,11 @@ def _merged(entries: Sequence[TimelineEntry], gap: float) -> list[tuple[float, f
         else:
             bars.append((entry.start, entry.seconds))
     return bars
+
+
+def _busy(entries: Sequence[TimelineEntry]) -> float:
+    """Seconds in which a worker was at one of its chunks or more."""
+    return sum(length for _, length in _merged(entries, 0.0))
 
 
 def _natural(worker: str) -> tuple[str, int, str]:

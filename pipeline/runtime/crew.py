@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
+import time
 from collections.abc import Callable
 from typing import Any
 
 from distributed import Scheduler
 from distributed.diagnostics.plugin import SchedulerPlugin
+from distributed.scheduler import WorkerState
 
 from pipeline.runtime.dask_settings import CONFIG, LOOPBACK
 from pipeline.runtime.supervisor import FROZEN_SECONDS, Slot
@@ -31,6 +34,16 @@ class Watcher(SchedulerPlugin):
 
     def remove_worker(self, scheduler: Scheduler, worker: str, **_: Any) -> None:
         self._left()
+
+
+def present_state(worker: WorkerState) -> dict[str, object]:
+    """What the scheduler knows of a worker: its address, the Dask tasks it was given and has not finished, and for how
+    many seconds it was silent."""
+    return {
+        "address": worker.address,
+        "given": tuple(str(task.key) for task in list(worker.processing)),
+        "silent": round(max(time.time() - worker.last_seen, 0.0), 1),
+    }
 
 
 class LocalCrew:
@@ -135,17 +148,18 @@ class LocalCrew:
         """The workers that are there: known to the scheduler, and the present ones of their slots."""
         if self._scheduler is None:
             return []
-        addresses = {str(worker.name): worker.address for worker in list(self._scheduler.workers.values())}
+        known = {str(worker.name): worker for worker in list(self._scheduler.workers.values())}
         return [
             {
                 "name": name,
+                "label": f"{socket.gethostname()}:{slot.process.pid}",
                 "host": LOOPBACK,
                 "pid": slot.process.pid,
-                "address": addresses[name],
                 "threads": self._threads,
+                **present_state(known[name]),
             }
             for slot in self._slots
-            if (name := slot.worker_name) in addresses
+            if (name := slot.worker_name) in known
         ]
 
     def lost(self) -> str | None:

@@ -67,7 +67,7 @@ class Crew(Protocol):
     @property
     def dashboard_link(self) -> str | None: ...
 
-    def workers(self) -> list[dict[str, object]]: ...
+    def workers(self) -> list[dict[str, Any]]: ...
 
     def lost(self) -> str | None:
         """Why there will never be a worker again, or None."""
@@ -187,7 +187,17 @@ class DaskExecutor:
         self._loop.post(self._cancel_in_loop, self._cancelled)
 
     def workers(self) -> list[dict[str, object]]:
-        return self._crew.workers()
+        return [worker | {"task": self._task_of(worker.pop("given"))} for worker in self._crew.workers()]
+
+    def _task_of(self, given: Any) -> str | None:
+        """The task that a worker is at: the first without an outcome of the first bundle that it was given."""
+        for number in sorted(
+            int(key.rpartition("-")[2]) for key in given if key.rpartition("-")[2].isdecimal()
+        ):
+            if bundle := self._bundles.get(number):
+                for attempt in list(bundle.open.values()):
+                    return attempt.task.key
+        return None
 
     def close(self) -> None:
         if self._closed:

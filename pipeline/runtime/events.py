@@ -48,7 +48,8 @@ class TaskFailed:
 
 @dataclass(frozen=True, slots=True)
 class WorkersChanged:
-    """``workers`` are there now, as ``Executor.workers`` gives them."""
+    """``workers`` are there now, as ``Executor.workers`` gives them; told when one comes or goes or does something
+    else, at most twice a second."""
 
     workers: tuple[dict[str, object], ...]
 

@@ -86,7 +86,8 @@ class Executor(Protocol):
         ...
 
     def workers(self) -> list[dict[str, object]]:
-        """Who there is: ``name``, ``host``, ``pid``, ``address``, ``threads``."""
+        """Who there is: ``name``, ``label`` (``host:pid``, as records have it), ``host``, ``pid``, ``address``,
+        ``threads``, ``task`` (the key of the one it is at, or None), ``silent`` (seconds since it was heard of)."""
         ...
 
     def close(self) -> None: ...

@@ -84,15 +84,18 @@ class RemoteCrew:
         return f"http://{LOOPBACK}:{self._scheduler.services['dashboard'].port}/status"
 
     def workers(self) -> list[dict[str, object]]:
+        from pipeline.runtime.crew import present_state
+
         return [
             {
                 "name": str(worker.name),
+                # An attendant names its workers after its host.
+                "label": f"{str(worker.name).rpartition('-')[0]}:{worker.pid}",
                 "host": str(worker.host),
-                "pid": worker.pid
-                if worker.host == self._address
-                else 0,  # of another machine it says nothing
-                "address": worker.address,
+                # Of another machine it says nothing.
+                "pid": worker.pid if worker.host == self._address else 0,
                 "threads": self._threads,
+                **present_state(worker),
             }
             for worker in self._present()
         ]

@@ -17,6 +17,7 @@ class SerialExecutor:
 
     def __init__(self) -> None:
         self._work: Work | None = None
+        self._task: str | None = None
         self._outcomes: queue.SimpleQueue[Outcome | None] = queue.SimpleQueue()
 
     def bind(self, work: Work) -> None:
@@ -27,6 +28,7 @@ class SerialExecutor:
     def submit(self, task: Task) -> None:
         if self._work is None:
             raise RuntimeError("bind(work) comes before submit()")
+        self._task = task.key
         arguments = (self._work, task, self._outcomes)
         threading.Thread(target=_run, args=arguments, name="ntk-task", daemon=True).start()
 
@@ -35,7 +37,10 @@ class SerialExecutor:
             outcome = self._outcomes.get(timeout=max(timeout, 0))
         except queue.Empty:
             return []
-        return [] if outcome is None else [outcome]
+        if outcome is None:
+            return []
+        self._task = None
+        return [outcome]
 
     def wake(self) -> None:
         self._outcomes.put(None)
@@ -45,7 +50,10 @@ class SerialExecutor:
 
     def workers(self) -> list[dict[str, object]]:
         host, _, pid = worker_name().rpartition(":")
-        return [{"name": "serial", "host": host, "pid": int(pid), "address": "", "threads": 1}]
+        return [{
+            "name": "serial", "label": worker_name(), "host": host, "pid": int(pid), "address": "", "threads": 1,
+            "task": self._task, "silent": 0.0,
+        }]  # fmt: skip
 
     def close(self) -> None:
         self._work = None

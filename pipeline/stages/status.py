@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
+from pipeline.config.sizes import human_seconds
 from pipeline.errors import InputError
 from pipeline.plan.gram import cross_array, gram_array
 from pipeline.plan.tiles import TileGrid
 from pipeline.stages import rundir
+from pipeline.stages.board import left_text, rate_text, worker_lines
 from pipeline.stages.depends import STAGE_OF, STAGES, differences, fingerprint
 from pipeline.store.journal import Journal
 from pipeline.store.layout import RunLayout
+from pipeline.store.live import at_work
+
+OLD_SECONDS = 10.0
+"""Of what was said longer ago than this its age is shown."""
 
 
 def status(directory: Path) -> dict[str, Any]:
@@ -32,6 +39,11 @@ def status(directory: Path) -> dict[str, Any]:
         "complete": all(stage["state"] == "done" for stage in stages),
         "report": str(RunLayout(directory).report) if RunLayout(directory).report.exists() else None,
         "stages": stages,
+        "running": [
+            {"lease": live.lease, "host": live.host, "pid": live.pid, "since": live.since, "age": live.age}
+            | {key: live.said[key] for key in live.said.keys() - {"at", "pid"}}
+            for live in at_work(directory)
+        ],
     }
 
 
@@ -73,6 +85,26 @@ def to_text(document: dict[str, Any]) -> str:
             text += f" {stage['chunks']:,} chunks"
         lines.append(text.rstrip())
         lines += [f"            {line}" for line in stage.get("why", ())]
+    for running in document["running"]:
+        lines += _running_lines(running)
     if document["report"]:
         lines.append(f"  report: {document['report']}")
     return "\n".join(lines)
+
+
+def _running_lines(running: dict[str, Any]) -> list[str]:
+    """What a process at work on the run says of itself."""
+    what = "running" if running["lease"] == "run" else running["lease"]
+    since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(running["since"]))
+    lines = [f"  {what}: process {running['pid']} on {running['host']} since {since}"]
+    if "label" not in running:
+        return lines
+    old = "" if running["age"] < OLD_SECONDS else f" (said {human_seconds(running['age'])} ago)"
+    lines.append(
+        f"    {running['label']}: {running['done']:,}/{running['total']:,}, {rate_text(running)}"
+        f"{left_text(running)}{old}"
+    )
+    lines += [f"      {line}" for line in worker_lines(running)]
+    if running["dashboard"]:
+        lines.append(f"    dashboard: {running['dashboard']}")
+    return lines

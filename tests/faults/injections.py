@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import time
 from collections.abc import Callable
@@ -12,6 +13,9 @@ from typing import Any
 from pipeline.store import arrays, files, lease, writer
 
 YEAR = 365.25 * 86400
+
+LINE = re.compile(rb"[0-9a-f]{8} \{")
+"""How a line of the journal begins."""
 
 
 def _die(*_: Any, **__: Any) -> None:
@@ -67,14 +71,20 @@ def _renamed(path: Path, data: Any) -> None:
     _die()
 
 
-def _torn(self: writer.JournalWriter, file: int, data: bytes) -> None:
-    os.write(file, data[: len(data) // 2])
-    _die()
+def _at_record(count: int, share: float) -> None:
+    """Death once this share of the line (or lines) of the n-th append to the journal is written."""
+    original = os.write
+    calls = 0
 
+    def write(file: int, data: bytes | memoryview) -> int:
+        nonlocal calls
+        calls += (is_line := LINE.match(data) is not None)
+        if is_line and calls == count:
+            original(file, data[: int(len(data) * share)])
+            _die()
+        return original(file, data)
 
-def _unflushed(self: writer.JournalWriter, file: int, data: bytes) -> None:
-    os.write(file, data)
-    _die()
+    os.write = write
 
 
 def dies(moment: str, count: int) -> None:
@@ -82,11 +92,8 @@ def dies(moment: str, count: int) -> None:
     MOMENTS[moment](count)
 
 
-def _in_journal(name: str, act: Callable[..., Any]) -> Callable[[int], None]:
-    def inject(count: int) -> None:
-        setattr(writer.JournalWriter, name, _nth(count, act, getattr(writer.JournalWriter, name)))
-
-    return inject
+def _unappended(count: int) -> None:
+    writer.JournalWriter._append = _nth(count, _die, writer.JournalWriter._append)
 
 
 def _after_digest(count: int) -> None:
@@ -109,9 +116,9 @@ MOMENTS: dict[str, Callable[[int], None]] = {
     "a tile's file not renamed yet": lambda count: _at_tile(count, _unrenamed),
     "a tile's file in its place": lambda count: _at_tile(count, _renamed),
     "a tile stored, its record not made": _after_digest,
-    "a record made, not yet appended": _in_journal("_append", _die),
-    "half of a record's line written": _in_journal("_write", _torn),
-    "a record's line written, not flushed": _in_journal("_write", _unflushed),
+    "a record made, not yet appended": _unappended,
+    "half of a record's line written": lambda count: _at_record(count, 0.5),
+    "a record's line written, not flushed": lambda count: _at_record(count, 1.0),
     "a record safe, its task not yet done": _recorded,
 }
 
