@@ -51,7 +51,7 @@ def test_counts_are_those_of_the_events() -> None:
     assert board.left == pytest.approx(board.elapsed * 5 / 4, rel=0.1)
     assert worker_lines(document) == [
         "a:1       3 done  gram/0.3",
-        "b:2       1 done  waits           silent for 1.2 min",
+        "b:2       1 done  waits           silent for 1 min 15 s",
     ]
     told(board, Started(4, 0))
     assert board.document()["workers"][0]["task"] is None, "a new set of tasks begins"
