@@ -123,7 +123,7 @@ def test_worker_frozen(run: Run, uninterrupted: Contents, row: Row) -> None:
 def test_run_frozen_past_its_lease(
     forge: Forge, small_run: Run, small_uninterrupted: Contents, row: Row
 ) -> None:
-    """Another takes over and finishes; the sleeper awakes, finds its lease gone and writes no record."""
+    """Another takes over and finishes; the sleeper awakes, finds its lease gone and begins no other record."""
     patience = 30.0 if FULL else 1.0
     few = [("patience", patience)]
     small_run.start("gram", "--cluster", "serial", inject=few, tile_seconds=0.1)
@@ -140,7 +140,8 @@ def test_run_frozen_past_its_lease(
     send(small_run.pid, signal.SIGCONT)
     small_run.ends(2, PATIENCE)
     assert "lost its lease" in small_run.said() and "hint: rerun" in small_run.said()
-    assert heir.recorded() == after
+    # An append that was under way when it was stopped is finished; it ranks below the heir's (see the journal).
+    assert sum(heir.recorded().values()) - sum(after.values()) <= 1
     assert heir.contents() == small_uninterrupted
     row("SIGSTOP of a run past its lease, then SIGCONT", "another finishes, identical; the sleeper exits 2")
 

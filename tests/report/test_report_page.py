@@ -155,7 +155,7 @@ def test_the_figures_a_reader_looks_for_are_there(html):
         assert expected in text
     assert "All 7 numerical gates passed" in text
     assert "noise floor n ε λ₁" in text
-    assert "40 tasks on 2 workers" in text
+    assert "40 chunks by 2 workers" in text
 
 
 def test_equal_data_give_equal_text(html):

@@ -65,7 +65,8 @@ def test_many_workers_are_counted() -> None:
     )
 
 
-def test_status_shows_who_is_at_work(runner: Runner) -> None:
+def test_status_shows_who_is_at_work(runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.stages.board.SAY_SECONDS", 0.0)
     runner.run("gram")
     directory = runner.folder / "run"
     assert at_work(directory) == []
