@@ -73,7 +73,12 @@ def test_status_shows_who_is_at_work(runner: Runner, monkeypatch: pytest.MonkeyP
     with Lease(directory):
         assert [live.lease for live in at_work(directory)] == ["run"]
         sign = Sign(directory, "run")
-        told(Board(sign, dashboard="http://127.0.0.1:1/status"), WorkersChanged(PRESENT), done("a:1", 2))
+        told(
+            Board(sign, dashboard="http://127.0.0.1:1/status"),
+            Started(9, 0),
+            WorkersChanged(PRESENT),
+            done("a:1", 2),
+        )
         text = CliRunner().invoke(app, ["status", str(directory)]).stdout
         for part in (
             "running: process",
