@@ -35,7 +35,7 @@ DOORS = {
 }
 """Libraries that one package only may import."""
 
-NTK_MAY_IMPORT = {"jax", "numpy", "scipy", "ntk"}
+NTK_MAY_IMPORT = {"jax", "numpy", "scipy", "threadpoolctl", "ntk"}
 
 
 def modules(package: str) -> list[tuple[str, Path]]:

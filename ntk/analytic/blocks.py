@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 
 from ntk.analytic.admission import has_weights
-from ntk.analytic.tile import Rows, TileKernel, transpose_into
+from ntk.analytic.mirror import transpose_into
+from ntk.analytic.strips import aligned, one_blas_thread
+from ntk.analytic.tile import Rows, TileKernel
 from ntk.errors import ArchitectureError
 from ntk.stax.layer import Layer
 
@@ -35,7 +37,7 @@ def concrete_kernel(
         return {**nngp, "ntk": np.zeros((len(x1), len(other)), x1.dtype)}
     tile = _tile(max(len(x1), len(other)), _LARGEST if x1.ndim == 2 else _LARGEST_OF_POSITIONS)
     kernel = TileKernel(layer, x1.shape[1:], get=names, precision=x1.dtype.name, tile=tile)  # type: ignore[arg-type]
-    values = {name: _aligned((len(x1), len(other)), x1.dtype) for name in names}
+    values = {name: aligned((len(x1), len(other)), x1.dtype) for name in names}
 
     first, second = (None, None) if graphs is None else map(np.asarray, graphs)
 
@@ -60,18 +62,15 @@ def concrete_kernel(
                 transpose_into(values[name][columns, rows], block[name])
 
     corners = [(i, j) for i in range(len(left)) for j in range(len(right)) if x2 is not None or i <= j]
-    # While one thread copies a tile to its place, another computes the next.
-    with ThreadPoolExecutor(min(len(corners), len(os.sched_getaffinity(0)) or 1) or 1) as pool:
+    if len(corners) <= 1:
+        for corner in corners:
+            fill(corner)
+        return values
+    # One more than there are cores: while one of them copies a tile to its place, the others compute.
+    threads = min(len(corners), len(os.sched_getaffinity(0)) + 1)
+    with one_blas_thread(), ThreadPoolExecutor(threads) as pool:
         list(pool.map(fill, corners))
     return values
-
-
-def _aligned(shape: tuple[int, int], dtype: np.dtype) -> np.ndarray:
-    """An uninitialised array that starts at a multiple of 64 bytes, which JAX can take over without a copy."""
-    size = shape[0] * shape[1] * dtype.itemsize
-    memory = np.empty(size + 64, np.uint8)
-    start = -memory.ctypes.data % 64
-    return memory[start : start + size].view(dtype).reshape(shape)
 
 
 def _tile(rows: int, largest: int) -> int:

@@ -18,6 +18,7 @@ from ntk.analytic.costs import BLOCK_BYTES, cost
 from ntk.analytic.requirements import needs_full
 from ntk.analytic.results import asked, chosen
 from ntk.analytic.rules import propagate
+from ntk.analytic.state import Covariance
 from ntk.errors import ArchitectureError
 from ntk.stax.combinators import Serial
 from ntk.stax.layer import Layer
@@ -50,6 +51,20 @@ def outer_kernel(
         return _spatial_blocks(layer, x1, x2, names, graphs, doubting)
     state = inputs.outer(x1, x2, full=needs_full(layer), wants_ntk="ntk" in names, doubting=doubting)
     state = propagate(layer, replace(state, graphs=graphs))
+    return read_out(state, names), state.doubt
+
+
+def kernel_of_products(
+    layer: Layer, products: Array, var1: Array, var2: Array, channels: int, names: tuple[str, ...]
+) -> tuple[dict[str, Array], Array]:
+    """Kernels of all pairs of vectors of `channels` numbers and the doubt about them, (n1, n2), from what the input
+    layer knows of them: x·x'/channels for all pairs, and for each with itself, (n1,) and (n2,)."""
+    state = Covariance(
+        products, None, var1[:, None], var2[None, :], None, jnp.zeros(products.shape, bool), (channels,), False, True,
+        False, "ntk" in names,
+    )  # fmt: skip
+    state = propagate(layer, state)
+    assert state.doubt is not None
     return read_out(state, names), state.doubt
 
 

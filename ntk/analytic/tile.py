@@ -21,8 +21,10 @@ from ntk.analytic import spatial
 from ntk.analytic.admission import check_rows_alone, check_weights
 from ntk.analytic.costs import cost
 from ntk.analytic.kernel import check_inputs, outer_kernel, paired_kernel
+from ntk.analytic.mirror import mirror
 from ntk.analytic.results import asked
 from ntk.analytic.staging import staged
+from ntk.analytic.strips import Vectors, outer_in_strips, strip_kernel
 from ntk.stax.layer import Layer
 
 Precision = Literal["float32", "float64"]
@@ -33,15 +35,15 @@ _DOUBT_LIMIT = 0.02
 _WHOLE_TILE = 0.1
 #: Pairs per call of the exact paired kernel: the small size for a handful, the large one for many.
 _PAIRS = (64, 512)
-#: Rows of a block that are transposed at a time.
-_STRIP = 8
 #: Bytes of temporaries of such a call: with residuals a pair takes about twice what its covariances alone take.
 _PAIRS_BYTES = 2**27
 
 
 Side = tuple[np.ndarray, ...]
 DeviceSide = tuple[jax.Array, ...]
-"""What is known of some rows: (inputs,), or (inputs, graphs) for an architecture with Aggregate; rows first."""
+"""What is known of some rows: (inputs,), or (inputs, graphs) for an architecture with Aggregate; rows first. On the
+device they are padded to the tile."""
+Loaded = DeviceSide | Vectors
 
 
 @lru_cache(maxsize=256)
@@ -75,11 +77,11 @@ def _both(
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Inputs of one tile and their graphs, in memory and on the device, padded there to the tile; made by
+    """Inputs of one tile and their graphs, as they are and as a tile is computed from them; made by
     `TileKernel.load`."""
 
     host: Side
-    device: DeviceSide
+    loaded: Loaded
 
     def __len__(self) -> int:
         return len(self.host[0])
@@ -130,8 +132,13 @@ class TileKernel:
         if graphs is not None and len(graphs) != len(x):
             raise ValueError(f"pattern must have one graph for each of {len(x)} rows, got {len(graphs)}")
         side = (x,) if graphs is None else (x, graphs)
+        return Rows(side, self._loaded(side, self.dtype))
+
+    def _loaded(self, side: Side, dtype: np.dtype) -> Loaded:
         with jax.enable_x64(True):
-            return Rows(side, _padded(side, self._rows(self.dtype), self.dtype))
+            if len(side) == 1 and len(self.input_shape) == 1 and jax.default_backend() == "cpu":
+                return Vectors.of(side[0], dtype, self.tile)
+            return _padded(side, self._rows(dtype), dtype)
 
     def __call__(self, x1: np.ndarray | Rows, x2: np.ndarray | Rows | None = None) -> dict[str, np.ndarray]:
         """The kernels of x1 (n1 ≤ tile, \\*input_shape) with x2, or with itself when x2 is None.
@@ -141,18 +148,26 @@ class TileKernel:
         """
         rows = x1 if isinstance(x1, Rows) else self.load(x1)
         columns = rows if x2 is None else x2 if isinstance(x2, Rows) else self.load(x2)
-        values = self._fast(rows.device, columns.device, len(rows), len(columns), symmetric=x2 is None)
-        holes = np.isnan(next(iter(values.values())))
-        if x2 is None:
-            holes = np.triu(holes, 1)
-        if x2 is None or holes.any():
-            values = {name: value.copy() for name, value in values.items()}
-            self._fill(values, holes, rows.host, columns.host, symmetric=x2 is None)
+        values = self._fast(rows.loaded, columns.loaded, len(rows), len(columns), symmetric=x2 is None)
         if x2 is None:
             exact = self._diagonal(rows.host)
+            values = {name: _writable(value) for name, value in values.items()}
             for name, value in values.items():
                 np.fill_diagonal(value, exact[name])
-                _mirror(value)
+                mirror(value)
+        holes = np.isnan(next(iter(values.values())))
+        if holes.any():
+            values = {name: _writable(value) for name, value in values.items()}
+            self._fill(
+                values,
+                np.triu(holes, 1) if x2 is None else holes,
+                rows.host,
+                columns.host,
+                symmetric=x2 is None,
+            )
+            if x2 is None:
+                for value in values.values():
+                    mirror(value)
         return values
 
     def diagonal(self, x: np.ndarray) -> dict[str, np.ndarray]:
@@ -166,10 +181,15 @@ class TileKernel:
         return {name: value.astype(self.dtype) for name, value in values.items()}
 
     def _fast(
-        self, side1: DeviceSide, side2: DeviceSide, n1: int, n2: int, *, symmetric: bool
+        self, side1: Loaded, side2: Loaded, n1: int, n2: int, *, symmetric: bool
     ) -> dict[str, np.ndarray]:
         """The kernels with holes; of a symmetric tile at least those above the diagonal."""
         with jax.enable_x64(True):
+            if isinstance(side1, Vectors):
+                assert isinstance(side2, Vectors)
+                run = strip_kernel(self.architecture, self.names, self.input_shape[0])
+                return outer_in_strips(run, self.names, side1, side2, symmetric=symmetric)
+            assert not isinstance(side2, Vectors)
             if self._staged is None:
                 values = _outer(self.architecture, self.names)(side1, side2)
             else:
@@ -204,8 +224,7 @@ class TileKernel:
     ) -> None:
         if self.dtype == np.float32 and np.count_nonzero(holes) > _WHOLE_TILE * holes.size:
             wide_dtype = np.dtype(np.float64)
-            with jax.enable_x64(True):
-                wide1, wide2 = (_padded(side, self._rows(wide_dtype), wide_dtype) for side in (side1, side2))
+            wide1, wide2 = (self._loaded(side, wide_dtype) for side in (side1, side2))
             wide = self._fast(wide1, wide2, len(side1[0]), len(side2[0]), symmetric=symmetric)
             for name, value in values.items():
                 np.copyto(value, wide[name], where=holes, casting="same_kind")
@@ -218,7 +237,8 @@ class TileKernel:
     def _exact(
         self, side1: Side, side2: Side, rows: np.ndarray, columns: np.ndarray, itself: bool = False
     ) -> dict[str, np.ndarray]:
-        """float64 kernels of row rows[i] of one side with row columns[i] of the other."""
+        """float64 kernels of row rows[i] of one side with row columns[i] of the other; `itself`: of all rows with
+        themselves."""
         run = (
             _paired(self.architecture, self.names, itself)
             if self._staged is None
@@ -229,10 +249,10 @@ class TileKernel:
         with jax.enable_x64(True):
             for start in range(0, len(rows), size):
                 here = np.s_[start : start + size]
-                first = _padded(tuple(a[rows[here]] for a in side1), size, np.float64)
-                second = (
-                    first if itself else _padded(tuple(a[columns[here]] for a in side2), size, np.float64)
-                )
+                # Rows with themselves are neighbours in memory, which need not be gathered.
+                one, two = (here, here) if itself else (rows[here], columns[here])
+                first = _padded(tuple(a[one] for a in side1), size, np.float64)
+                second = first if itself else _padded(tuple(a[two] for a in side2), size, np.float64)
                 part = run(first, second)
                 count = len(rows[here])
                 parts.append({name: np.asarray(value)[:count] for name, value in part.items()})
@@ -259,6 +279,10 @@ class TileKernel:
             raise ValueError(f"at most {self.tile} rows make a tile, got {len(x)}")
 
 
+def _writable(array: np.ndarray) -> np.ndarray:
+    return array if array.flags.writeable else array.copy()
+
+
 def _padded(side: Side, rows: int, dtype: Any) -> DeviceSide:
     """`_pad` of inputs in `dtype` and of graphs, those of integers as they are."""
     x, *graphs = side
@@ -272,17 +296,3 @@ def _pad(x: np.ndarray, rows: int, dtype: Any) -> jax.Array:
     padded = np.zeros((rows, *x.shape[1:]), dtype)
     padded[: len(x)] = x
     return jnp.asarray(padded)
-
-
-def transpose_into(out: np.ndarray, block: np.ndarray) -> None:
-    """out = blockᵀ, a few rows of the block at a time: they stay in the cache while columns of `out` are written."""
-    for i in range(0, len(block), _STRIP):
-        out[:, i : i + _STRIP] = block[i : i + _STRIP].T
-
-
-def _mirror(square: np.ndarray) -> None:
-    """Copy the part above the diagonal to below it, as `transpose_into` does."""
-    for i in range(0, len(square), _STRIP):
-        here = square[i : i + _STRIP, i : i + _STRIP]
-        here[...] = np.triu(here) + np.triu(here, 1).T
-        square[i + _STRIP :, i : i + _STRIP] = square[i : i + _STRIP, i + _STRIP :].T

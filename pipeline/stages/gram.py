@@ -33,7 +33,7 @@ from pipeline.stages import check
 from pipeline.stages.depends import fingerprint
 from pipeline.stages.inputs import store_inputs
 from pipeline.stages.kernels import KernelSpec, cost
-from pipeline.stages.pieces import patient_tile
+from pipeline.stages.pieces import Loaded, patient_tile
 from pipeline.stages.session import Session
 from pipeline.stages.worker import Stopwatch, input_rows, opened, write_behind
 
@@ -60,11 +60,15 @@ class GramWork:
             return note | {"pieces": pieces[array, key]} if (array, key) in pieces else note
 
         with write_behind(opened(self.directory, self.token), task.key, records, inspect) as write:
+            loaded: tuple[int, Loaded] | None = (
+                None  # the rows of the last tile, which the next one often has too
+            )
             for i, j, kernels in task.args:
                 watch = Stopwatch()
-                x1 = self.rows("x_test" if cross else "x_train", i)
+                if loaded is None or loaded[0] != i:
+                    loaded = i, kernel.load(self.rows("x_test" if cross else "x_train", i))
                 x2 = None if i == j and not cross else self.rows("x_train", j)
-                blocks = kernel(x1, x2)
+                blocks = kernel(loaded[1], x2)
                 seconds = watch.seconds
                 for name in kernels:
                     array = cross_array(name) if cross else gram_array(name)

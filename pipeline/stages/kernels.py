@@ -25,9 +25,14 @@ ASYMMETRY = 1e-5
 
 
 class TileFunction(Protocol):
-    """What computes one tile: rows of the first against rows of the second argument (or against themselves)."""
+    """What computes one tile: rows of the first against rows of the second argument (or against themselves), each as an
+    array or as `load` returned it."""
 
-    def __call__(self, x1: np.ndarray, x2: np.ndarray | None = None) -> dict[str, np.ndarray]: ...
+    def load(self, x: np.ndarray) -> Any:
+        """Rows in the form in which tiles take them, to be made once for several tiles."""
+        ...
+
+    def __call__(self, x1: Any, x2: Any = None) -> dict[str, np.ndarray]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +164,9 @@ class FunctionTile:
 
     spec: KernelSpec
     function: Any
+
+    def load(self, x: np.ndarray) -> np.ndarray:
+        return x
 
     def __call__(self, x1: np.ndarray, x2: np.ndarray | None = None) -> dict[str, np.ndarray]:
         other = x1 if x2 is None else x2

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from pipeline.errors import TasksFailed
-from pipeline.stages.kernels import KernelSpec
+from pipeline.stages.kernels import KernelSpec, TileFunction
 
 SMALLEST = 8
 """Rows of the smallest pieces that are tried."""
@@ -21,6 +22,19 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory ran out, on the host (MemoryError) or on the device (XLA's status code)."""
     # XLA's exception has no type of its own for this.
     return isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)
+
+
+@dataclass(slots=True)
+class Loaded:
+    """Rows of inputs, and once they were met by a whole tile, the form in which its kernel takes them."""
+
+    x: np.ndarray
+    form: Any = None
+
+    def for_whole(self, kernel: TileFunction) -> Any:
+        if self.form is None:
+            self.form = kernel.load(self.x)
+        return self.form
 
 
 @dataclass(slots=True)
@@ -42,15 +56,23 @@ class PatientTile:
     def __post_init__(self) -> None:
         self.rows = self.tile
 
-    def __call__(self, x1: np.ndarray, x2: np.ndarray | None = None) -> dict[str, np.ndarray]:
+    def load(self, x: np.ndarray) -> Loaded:
+        """Rows for several tiles."""
+        return Loaded(x)
+
+    def __call__(
+        self, x1: np.ndarray | Loaded, x2: np.ndarray | Loaded | None = None
+    ) -> dict[str, np.ndarray]:
         """As the kernel itself.
 
         Raises:
             TasksFailed: not even the smallest pieces fit.
         """
+        first, second = (x if x is None or isinstance(x, Loaded) else Loaded(x) for x in (x1, x2))
+        assert first is not None
         while True:
             try:
-                return self._compute(x1, x2)
+                return self._compute(first, second)
             except Exception as error:
                 if not is_out_of_memory(error):
                     raise
@@ -63,21 +85,24 @@ class PatientTile:
                 )
             self.rows //= 2
 
-    def _compute(self, x1: np.ndarray, x2: np.ndarray | None) -> dict[str, np.ndarray]:
+    def _compute(self, first: Loaded, second: Loaded | None) -> dict[str, np.ndarray]:
         kernel = self.spec.build(self.rows)
         if self.rows >= self.tile:
             self.pieces = 1
-            return kernel(x1, x2)
-        other = x1 if x2 is None else x2
-        whole = {name: np.empty((len(x1), len(other)), self.spec.precision) for name in self.spec.get}
+            return kernel(first.for_whole(kernel), None if second is None else second.for_whole(kernel))
+        x1, x2 = first.x, first.x if second is None else second.x
+        first.form = None
+        if second is not None:
+            second.form = None
+        whole = {name: np.empty((len(x1), len(x2)), self.spec.precision) for name in self.spec.get}
         self.pieces = 0
         for top in range(0, len(x1), self.rows):
-            for left in range(top if x2 is None else 0, len(other), self.rows):
+            for left in range(top if second is None else 0, len(x2), self.rows):
                 rows, columns = slice(top, top + self.rows), slice(left, left + self.rows)
-                same = x2 is None and top == left
-                for name, block in kernel(x1[rows], None if same else other[columns]).items():
+                same = second is None and top == left
+                for name, block in kernel(x1[rows], None if same else x2[columns]).items():
                     whole[name][rows, columns] = block
-                    if x2 is None and not same:
+                    if second is None and not same:
                         whole[name][columns, rows] = block.T
                 self.pieces += 1
         return whole

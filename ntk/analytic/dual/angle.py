@@ -134,9 +134,26 @@ def _polynomial(coefficients: tuple[float, ...], x: Array) -> Array:
     return terms[0]
 
 
+def _long_polynomial(coefficients: tuple[float, ...], x: Array) -> Array:
+    """Σ cᵢ xⁱ as four interleaved Horner chains in x⁴, which need fewer registers than `_polynomial`."""
+    x2 = x * x
+    x4 = x2 * x2
+
+    def chain(start: int) -> Array:
+        last, *others = coefficients[start::4][::-1]
+        total = jnp.full_like(x, last)
+        for c in others:
+            total = total * x4 + c
+        return total
+
+    return (chain(0) + x * chain(1)) + x2 * (chain(2) + x * chain(3))
+
+
 def arccos_of_gap(gap: Array) -> Array:
     """arccos(1 − gap) for gap in [0, 1]: relative error below 4 ε, ε the rounding unit of the type."""
-    return jnp.sqrt(gap) * _polynomial(_ARCCOS[_precision(gap)], gap)
+    size = _precision(gap)
+    polynomial = _polynomial if size == 4 else _long_polynomial
+    return jnp.sqrt(gap) * polynomial(_ARCCOS[size], gap)
 
 
 def arcsin(x: Array, complement: Array | None = None) -> Array:
@@ -162,11 +179,23 @@ def tiny(dtype: jnp.dtype) -> float:
 
 
 class Angle(NamedTuple):
-    """cos: cos θ; gap: 1 − |cos θ|; scale: √(var1 var2). A zero vector is orthogonal to everything."""
+    """cos: cos θ; gap: 1 − |cos θ|; scale: √(var1 var2). A zero vector is orthogonal to everything. exact: the gap is
+    known to its last digit, down to θ = 0."""
 
     cos: Array
     gap: Array
     scale: Array
+    exact: bool
+
+    def excess(self) -> Array:
+        """sin θ' − θ' cos θ' of the folded angle θ' = min(θ, π − θ).
+
+        In float64, from θ' itself where the gap came by cancellation: the difference loses no more digits than the gap
+        has, and a root costs less than a second polynomial.
+        """
+        if self.exact or _precision(self.gap) == 4:
+            return excess_of_gap(self.gap)
+        return jnp.sqrt(self.gap * (2 - self.gap)) - arccos_of_gap(self.gap) * (1 - self.gap)
 
     def vanishing(self, value: Array) -> Array:
         """`value`, made exactly zero where the angle is 0 or π: the gap itself never quite vanishes."""
@@ -196,4 +225,4 @@ def angle(nngp: Array, var1: Array, var2: Array, residual: Residual | None = Non
         better = product + square < 4
         gap = jnp.where(better, sin2 / (1 + jnp.abs(cos)), 1 - jnp.abs(cos))
     # The clamp keeps the gap positive under rounding, and √gap differentiable.
-    return Angle(cos, jnp.maximum(gap, _LEAST_GAP[_precision(nngp)]), root1 * root2)
+    return Angle(cos, jnp.maximum(gap, _LEAST_GAP[_precision(nngp)]), root1 * root2, residual is not None)

@@ -14,13 +14,13 @@ import math
 import jax.numpy as jnp
 from jax import Array
 
-from ntk.analytic.dual.angle import Angle, arccos_of_gap, excess_of_gap, tiny
+from ntk.analytic.dual.angle import Angle, arccos_of_gap, tiny
 from ntk.analytic.state import Residual
 
 
 def abs_moment(angle: Angle) -> Array:
     """E |u| |v|."""
-    return angle.scale * ((1 - angle.gap) + (2 / math.pi) * excess_of_gap(angle.gap))
+    return angle.scale * ((1 - angle.gap) + (2 / math.pi) * angle.excess())
 
 
 def sign_moment(angle: Angle) -> Array:
@@ -38,7 +38,7 @@ def abs_residual(residual: Residual, angle: Angle, var1: Array, var2: Array) -> 
     floor = tiny(a.dtype)
     roots = jnp.sqrt(jnp.maximum(a, floor)) + jnp.sqrt(jnp.maximum(b, floor))
     difference = residual.delta / roots
-    defect = angle.vanishing(angle.gap - (2 / math.pi) * excess_of_gap(angle.gap))
+    defect = angle.vanishing(angle.gap - (2 / math.pi) * angle.excess())
     minus = difference**2 + 2 * angle.scale * defect
     return Residual(residual.scale, minus, roots**2 - 2 * angle.scale * defect, residual.delta)
 
