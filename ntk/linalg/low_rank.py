@@ -159,6 +159,12 @@ class LowRank:
             (1.0 / (self.values + self.tail + shift) - scale)[:, None] * inside
         )
 
+    def inverse_diagonal(self, shift: float) -> Array:
+        """The diagonal of M⁻¹ of `precondition`, (n,)."""
+        scale = 1.0 / (self.tail + shift)
+        weights = 1.0 / (self.values + self.tail + shift) - scale
+        return scale + np.einsum("r,rn,rn->n", weights, self.vectors, self.vectors)
+
 
 def from_pivots(state: Pivots) -> LowRank:
     """U and Λ of F Fᵀ, by an orthogonal factorisation of F and the singular values of its small factor."""
@@ -191,7 +197,7 @@ def nystrom(test: Array, product: Array, trace: float) -> LowRank:
     )
 
 
-def nystrom_test(n: int, rank: int, *, seed: int = 0) -> Array:
+def nystrom_test(n: int, rank: int, *, seed: int | list[int] = 0) -> Array:
     """Ω for `nystrom`: an orthonormal basis of `rank` Gaussian vectors."""
     gaussian = np.random.default_rng(seed).standard_normal((n, rank))
     return np.linalg.qr(gaussian)[0]

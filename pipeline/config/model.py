@@ -168,9 +168,10 @@ def _distinct_sorted(value: tuple[float, ...]) -> tuple[float, ...]:
 class SolveConfig(Model):
     """Kernel regression (K + ridge · mean(diag K) · I) A = Y."""
 
-    method: Literal["auto", "cholesky", "cg", "none"] = "auto"
-    """`cholesky`: blocked, out of core; `cg`: preconditioned block conjugate gradients; `auto`: the faster one for this
-    size, by the plan; `none`: no regression."""
+    method: Literal["auto", "cholesky", "cg", "askotch", "none"] = "auto"
+    """`cholesky`: blocked, out of core; `cg`: preconditioned block conjugate gradients; `auto`: the faster one of them
+    for this size, by the plan; `askotch`: accelerated block coordinate descent on rows of the Gram matrix that are
+    computed when they are needed, so that the matrix is never stored; `none`: no regression."""
     ridge: Annotated[
         tuple[Annotated[float, Field(ge=0, le=1e12, allow_inf_nan=False)], ...], Field(strict=False)
     ] = (
@@ -192,13 +193,16 @@ class SolveConfig(Model):
     then is no longer an unbiased test error; the report says so)."""
 
     tolerance: Annotated[float, Field(gt=0, lt=1)] = 1e-6
-    """`cg`: relative residual that every right-hand side must reach."""
+    """`cg`, `askotch`: relative residual that every right-hand side must reach."""
     preconditioner: Literal["rpcholesky", "nystrom", "none"] = "rpcholesky"
     """`cg`: randomly pivoted Cholesky (needs some columns of the matrix only), randomised Nyström, or none."""
     rank: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
-    """`cg`: largest rank of the preconditioner; `auto` chooses from the rows and the memory limit."""
+    """`cg`: largest rank of the preconditioner; `auto` chooses from the rows and the memory limit. `askotch`: rank of
+    the approximation of a block; `auto`: 100."""
     max_iterations: Annotated[int, Field(ge=1)] = 1000
-    """`cg`: most products with the matrix for each ridge."""
+    """`cg`, `askotch`: most products with the matrix, or passes over it, for each ridge."""
+    block: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    """`askotch`: rows of a step; `auto`: a hundredth of all, at least 256."""
 
     @field_validator("ridge", mode="before")
     @classmethod
@@ -295,6 +299,28 @@ class RunConfig(Model):
             if test is not None and test.x is not None and test.y is None:
                 raise ValueError("solve.select is held_out, but data.test has no y to measure an error with")
         return self
+
+    @model_validator(mode="after")
+    def _what_reads_the_matrix_has_it(self) -> RunConfig:
+        if not self.stores_gram:
+            wants = {
+                f"spectrum.method is {self.spectrum.method}": self.spectrum.method not in ("auto", "none"),
+                "gram.cross is true": self.gram.cross,
+                "predict.times are given": bool(self.predict.times),
+                "solve.ridge has a zero": 0.0 in self.solve.ridge,
+            }
+            for what, wanted in wants.items():
+                if wanted:
+                    raise ValueError(
+                        f"solve.method is askotch, which stores no Gram matrix and needs ridges > 0, but {what}: "
+                        "use solve.method cg or cholesky"
+                    )
+        return self
+
+    @property
+    def stores_gram(self) -> bool:
+        """Whether the Gram matrix is computed and stored: not where regression by `askotch` is all there is to do."""
+        return self.solve.method != "askotch" or self.data.task == "none"
 
     @property
     def solve_kernel(self) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pipeline.config.model import SolveConfig
+from pipeline.config.sizes import human_bytes
 from pipeline.plan.memory import PROCESS_WITH_JAX, Need
 from pipeline.plan.rates import READ_RATE
 from pipeline.plan.resources import ASSUMED_FLOPS, Resources
@@ -57,11 +58,37 @@ def rank_of(solve: SolveConfig, n: int, outputs: int, memory: int) -> int:
     return max(0, min(n // 2, math.ceil(RANK_PER_ROOT * math.sqrt(n)), free // (3 * n * 8)))
 
 
+LEAST_BLOCK = 256
+"""Rows of a step of `askotch` at least, by `auto`: fewer cost more in messages than in kernels."""
+
+BLOCK_RANK = 100
+"""Rank of the approximation of a block, by `auto` (Rathore et al. 2024)."""
+
+ASSUMED_PASSES = 100
+"""Passes over the matrix that `askotch` is taken to need for a ridge before anything is known of the spectrum."""
+
+
+def block_of(solve: SolveConfig, n: int) -> tuple[int, int]:
+    """Rows of a step of `askotch`, and the rank of the approximation of their block."""
+    block = min(n, max(LEAST_BLOCK, -(-n // 100)) if solve.block == "auto" else solve.block)
+    return block, min(block, BLOCK_RANK if solve.rank == "auto" else solve.rank)
+
+
+def descent_coordinator(n: int, columns: int, block: int) -> Need:
+    """The process that directs `askotch`: twelve blocks of vectors (W, V, Z before and after a step, B, a checkpoint,
+    temporaries), and six copies of a block of the matrix."""
+    return Need((
+        ("process", PROCESS_WITH_JAX),
+        ("vectors", 12 * n * columns * 8),
+        ("block", 6 * block * block * 8),
+    ))  # fmt: skip
+
+
 @dataclass(frozen=True, slots=True)
 class Choice:
     """A method of solving, and the reason in one line."""
 
-    method: Literal["cholesky", "cg"]
+    method: Literal["cholesky", "cg", "askotch"]
     why: str
 
     def __str__(self) -> str:
@@ -77,6 +104,14 @@ def choose(solve: SolveConfig, rows: int, outputs: int, itemsize: int, resources
     """
     if solve.method == "cholesky" or solve.method == "cg":
         return Choice(solve.method, f"solve.method is {solve.method}")
+    if solve.method == "askotch":
+        block, rank = block_of(solve, rows)
+        stored = itemsize * rows * (rows + 1) / 2
+        return Choice(
+            "askotch",
+            f"solve.method is askotch: blocks of {block:,} rows, rank {rank:,}, computed when needed; "
+            f"{human_bytes(stored)} of Gram matrix are not stored",
+        )
     n, ridges = float(rows), len(solve.ridge)
     rate = ASSUMED_FLOPS * resources.threads * resources.workers
     columns, rank = columns_of(solve, outputs), rank_of(solve, rows, outputs, resources.memory)

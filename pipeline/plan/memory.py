@@ -171,6 +171,31 @@ def product_task(
     ))  # fmt: skip
 
 
+def rows_product_task(
+    tile: int,
+    patch_rows: int,
+    block: int,
+    columns: int,
+    *,
+    row_size: int,
+    bytes_per_pair: float,
+    most_bytes: float = math.inf,
+    itemsize: int = 8,
+    process: int = PROCESS_WITH_JAX,
+) -> Need:
+    """Rows of K, computed against one side of the patches: inputs of the rows and of three blocks with their padded
+    copies, the kernel's temporaries and twice its result in float64, vectors of the side, and b·(b + columns) sums."""
+    entries = block * tile
+    return Need((
+        ("process", process),
+        ("inputs", row_size * (2 * block + 5 * tile) * 8),
+        ("kernel temporaries", int(min(tile * tile * bytes_per_pair, most_bytes))),
+        ("rows", entries * (itemsize + 2 * 8)),
+        ("vectors", 2 * patch_rows * columns * 8),
+        ("sums", 3 * block * (block + columns) * 8),
+    ))  # fmt: skip
+
+
 def full_eigh(n: int, *, itemsize: int = 8, process: int = PROCESS) -> Need:
     """All eigenpairs of a dense n×n matrix by ``numpy.linalg.eigh`` (LAPACK's divide and conquer): the matrix, the copy
     that LAPACK overwrites, the vectors and 2·n² of work space; 5·n² items."""

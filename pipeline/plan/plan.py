@@ -15,12 +15,15 @@ from pipeline.config.model import RunConfig
 from pipeline.plan import memory
 from pipeline.plan.gram import cross_tasks, rows_kept, supertile, task_count
 from pipeline.plan.iterative import (
+    ASSUMED_PASSES,
     ASSUMED_PRODUCTS,
     PROPOSALS,
     Choice,
+    block_of,
     choose,
     columns_of,
     coordinator,
+    descent_coordinator,
     rank_of,
 )
 from pipeline.plan.memory import Need
@@ -186,6 +189,16 @@ def make_plan(
             memory.require_fits(
                 "conjugate gradients", coordinator(problem.rows, columns, rank), resources.memory
             )
+        if choice.method == "askotch":
+            columns, (block, _) = (
+                columns_of(config.solve, problem.outputs),
+                block_of(config.solve, problem.rows),
+            )
+            memory.require_fits(
+                "block coordinate descent",
+                descent_coordinator(problem.rows, columns, block),
+                resources.memory,
+            )
     rates = problem.assumed(resources.device, resources.threads)
     needs = _needs(config, problem, rates, choice)
     chosen = config.gram.tile if config.gram.tile != "auto" else tile
@@ -226,6 +239,19 @@ def _needs(
         width = columns_of(config.solve, p.outputs)
         needs["product"] = lambda tile: memory.product_task(
             tile, Patches.of(TileGrid(p.rows, tile), p.itemsize).rows_per_side, width, itemsize=p.itemsize
+        )
+    elif choice is not None and choice.method == "askotch":
+        width, (block, _) = columns_of(config.solve, p.outputs), block_of(config.solve, p.rows)
+        needs["rows product"] = lambda tile: memory.rows_product_task(
+            tile,
+            Patches.of(TileGrid(p.rows, tile), p.itemsize).rows_per_side,
+            # A look at the residual computes whole tiles.
+            max(block, tile),
+            width,
+            row_size=p.row_size,
+            bytes_per_pair=p.bytes_per_pair,
+            most_bytes=p.most_bytes,
+            itemsize=p.itemsize,
         )
     elif choice is not None:
         needs["cholesky"] = lambda tile: memory.cholesky_task(tile, process=jax)
@@ -289,8 +315,10 @@ def _stages(
         gram_bytes += pairs * p.itemsize * p.kernels
         tasks += len(cross_tasks(-(-p.test_rows // grid.tile), b, ("",), (), cut.side))
     stages = [StagePlan("gram", tasks, gram_flops, 0.0, gram_bytes, peaks["gram"], pairs=computed)]
+    if not config.stores_gram:
+        stages.clear()
     if choice is not None:
-        cost = _iterative if choice.method == "cg" else _direct
+        cost = {"cg": _iterative, "askotch": _descent, "cholesky": _direct}[choice.method]
         stages.append(cost(config, p, resources, grid, entries, peaks, choice))
     if config.predicts:
         pairs = float(p.test_rows) * n
@@ -307,7 +335,7 @@ def _stages(
                 pairs=pairs,
             )
         )
-    if config.spectrum.method != "none":
+    if config.spectrum.method != "none" and config.stores_gram:
         stages.append(_with_population(_spectrum(config, p, resources, grid), p, resources, grid))
     return stages
 
@@ -349,6 +377,27 @@ def _iterative(
         products * (patches.sides + 4) * p.rows * columns * 8.0,
         max(peaks["product"], coordinator(p.rows, columns, rank).total),
         why=str(choice),
+    )
+
+
+def _descent(
+    config: RunConfig, p: Problem, resources: Resources, grid: TileGrid, entries: float, peaks: dict[str, int],
+    choice: Choice,
+) -> StagePlan:  # fmt: skip
+    """ASkotch: every pass computes all n² entries (rows know nothing of symmetry) and multiplies them once."""
+    columns, (block, _) = columns_of(config.solve, p.outputs), block_of(config.solve, p.rows)
+    passes = float(len(config.solve.ridge) * ASSUMED_PASSES)
+    pairs, steps = passes * p.rows**2, passes * p.rows / block
+    sides = Patches.of(grid, p.itemsize).sides
+    return StagePlan(
+        "solve",
+        round(steps * sides),
+        pairs * (p.flops_per_pair + 2 * columns),
+        steps * p.rows * columns * 8.0,
+        steps * (sides * block * (block + columns) + p.rows * columns) * 8.0,
+        max(peaks["rows product"], descent_coordinator(p.rows, columns, block).total),
+        why=str(choice),
+        pairs=pairs,
     )
 
 

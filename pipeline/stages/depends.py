@@ -53,7 +53,9 @@ def depends(config: RunConfig, identity: Depends, prints: dict[str, str]) -> dic
             "solve.ridge": json.dumps(config.solve.ridge),
         }
     )
-    if config.solve.method in ("auto", "cg"):
+    if config.solve.method == "askotch":
+        solve["solve.block"] = str(config.solve.block)
+    if config.solve.method in ("auto", "cg", "askotch"):
         solve |= {
             f"solve.{field}": str(getattr(config.solve, field))
             for field in ("tolerance", "preconditioner", "rank", "max_iterations")
@@ -61,14 +63,14 @@ def depends(config: RunConfig, identity: Depends, prints: dict[str, str]) -> dic
     select = {"solve.select": config.solve.select}
     square = identity | {"kernel.get": ", ".join(config.kernel.get)}
     cross = {"gram.cross": "true", "data.test.x": held_out["data.test.x"]} if config.gram.cross else {}
-    stages = {"gram": square | cross}
+    stages = {"gram": square | cross} if config.stores_gram else {}
     if config.solves:
         stages["solve"] = solve
     if config.predicts:
         stages["predict"] = solve | held_out | select
         if config.predict.times:
             stages["predict"]["predict.times"] = json.dumps(config.predict.times)
-    if config.spectrum.method != "none":
+    if config.spectrum.method != "none" and config.stores_gram:
         stages["spectrum"] = (
             square
             | targets

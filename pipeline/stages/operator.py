@@ -22,7 +22,7 @@ from pipeline.stages.tiles import ComputedTiles, StoredTiles, Tiles
 from pipeline.stages.worker import Stopwatch, opened, stored_record
 from pipeline.store.arrays import SCRATCH
 
-PRODUCT, ROWS, DIAGONAL = "product", "rows", "diagonal"
+PRODUCT, ROWS, ROWS_PRODUCT, DIAGONAL = "product", "rows", "rows-product", "diagonal"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,8 @@ class OperatorWork:
     """One patch of a product, or one side's part of rows or of the diagonal; picklable.
 
     Arrays, one chunk a side of the patches: vectors (k, n); products (sides, k, n), of which [J, :, I] is K_IJ V_J;
-    rows (m, n); diagonal (n,).
+    rows (m, n); products of m rows (sides, m, m + k), of which [J] is K[rows, J] [E, V]_J, E their unit columns;
+    diagonal (n,).
     """
 
     directory: str
@@ -40,7 +41,13 @@ class OperatorWork:
 
     def __call__(self, task: Task) -> list[Record]:
         watch = Stopwatch()
-        blocks = {PRODUCT: self.product, ROWS: self.rows, DIAGONAL: self.diagonal}[task.kind](*task.args)
+        kinds = {
+            PRODUCT: self.product,
+            ROWS: self.rows,
+            ROWS_PRODUCT: self.rows_product,
+            DIAGONAL: self.diagonal,
+        }
+        blocks = kinds[task.kind](*task.args)
         store = opened(self.directory, self.token)
         return [
             stored_record(store, name, key, block, watch, task.key)
@@ -68,6 +75,26 @@ class OperatorWork:
         x = None if inputs is None else store.read_recorded(inputs)
         found = [self.tiles.entries(chosen, x, block) for block in self.patches.blocks(side)]
         return [np.concatenate(found, axis=1).astype(np.float64, copy=False)]
+
+    def rows_product(
+        self, side: int, indices: Record, inputs: Record | None, vectors: Record
+    ) -> list[np.ndarray]:
+        """K[indices, side] times the side of the unit columns of these indices and of V."""
+        store, grid, start = (
+            opened(self.directory, self.token),
+            self.tiles.grid,
+            self.patches.rows(side).start,
+        )
+        chosen, v = store.read_recorded(indices), store.read_recorded(vectors)
+        x = None if inputs is None else store.read_recorded(inputs)
+        found = np.zeros((len(chosen), len(chosen) + len(v)))
+        for block in self.patches.blocks(side):
+            rows = grid.rows(block)
+            entries = self.tiles.entries(chosen, x, block).astype(np.float64, copy=False)
+            mine = np.flatnonzero((chosen >= rows.start) & (chosen < rows.stop))
+            found[:, mine] = entries[:, chosen[mine] - rows.start]
+            found[:, len(chosen) :] += entries @ v[:, rows.start - start : rows.stop - start].T
+        return [found[None]]
 
     def diagonal(self, side: int) -> list[np.ndarray]:
         """The diagonal of K in a side."""
@@ -156,18 +183,11 @@ class GramOperator:
             IndexError: an index is outside 0 … n − 1.
             TileError, TasksFailed, Stopped: as `matvec`.
         """
-        chosen = np.asarray(indices, np.int64)
-        if chosen.ndim != 1 or (len(chosen) and not (chosen.min() >= 0 and chosen.max() < self.n)):
-            raise IndexError(f"rows must be numbers in 0…{self.n - 1}, got {indices!r:.80}")
+        chosen = self._rows_wanted(indices)
         count = len(chosen)
         if not count:
             return np.zeros((0, self.n))
-        at = self._put(f"indices-{count}", chosen)
-        # Only the inputs of computed rows are needed.
-        inputs = None
-        if self._spec is not None:
-            x = self._session.inputs.x_train[chosen].astype(self._spec.precision)
-            inputs = self._put(f"inputs-{count}", x)
+        at, inputs = self._send_rows(chosen)
         into = f"{self._folder}/rows-{count}"
         self._create(into, (count, self.n), (count, self._patches.rows_per_side))
         tasks = [
@@ -175,6 +195,41 @@ class GramOperator:
             for side in range(self._patches.sides)
         ]
         return np.concatenate(self._collected(tasks), axis=1)
+
+    def rows_product(
+        self, indices: Sequence[int] | np.ndarray, vectors: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """K[indices][:, indices] and K[indices, :] V, for distinct indices: the rows stay with the workers.
+
+        Args:
+            indices: m different rows.
+            vectors: V, shape (n, k).
+
+        Returns:
+            float64 (m, m) and (m, k), the same bit for bit whoever works.
+
+        Raises:
+            IndexError, TileError, TasksFailed, Stopped: as `rows`.
+        """
+        chosen = self._rows_wanted(indices)
+        count, width = len(chosen), vectors.shape[1]
+        at, inputs = self._send_rows(chosen)
+        sent = self._send(f"vectors-{width}", np.ascontiguousarray(np.asarray(vectors, np.float64).T))
+        into, sides = f"{self._folder}/rows-product-{count}-{width}", self._patches.sides
+        self._create(into, (sides, count, count + width), (1, count, count + width))
+        tasks = [
+            Task(
+                f"{ROWS_PRODUCT}/{side}",
+                ROWS_PRODUCT,
+                (side, at, inputs, sent[side]),
+                writes=((into, (side, 0, 0)),),
+            )
+            for side in range(sides)
+        ]
+        found = np.zeros((count, count + width))
+        for part in self._collected(tasks):  # in the order of the sides: sums of floats depend on it
+            found += part[0]
+        return found[:, :count], found[:, count:]
 
     def diagonal(self) -> np.ndarray:
         """The diagonal, float64 (n,).
@@ -189,6 +244,20 @@ class GramOperator:
             for side in range(self._patches.sides)
         ]
         return np.concatenate(self._collected(tasks))
+
+    def _rows_wanted(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+        chosen = np.asarray(indices, np.int64)
+        if chosen.ndim != 1 or (len(chosen) and not (chosen.min() >= 0 and chosen.max() < self.n)):
+            raise IndexError(f"rows must be numbers in 0…{self.n - 1}, got {indices!r:.80}")
+        return chosen
+
+    def _send_rows(self, chosen: np.ndarray) -> tuple[Record, Record | None]:
+        """Store which rows are wanted and, where rows are computed, their inputs."""
+        at = self._put(f"indices-{len(chosen)}", chosen)
+        if self._spec is None:
+            return at, None
+        x = self._session.inputs.x_train[chosen].astype(self._spec.precision)
+        return at, self._put(f"inputs-{len(chosen)}", x)
 
     def _collected(self, tasks: list[Task]) -> list[np.ndarray]:
         """What tasks of one chunk each stored, in the order of the tasks."""

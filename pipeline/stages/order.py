@@ -29,10 +29,11 @@ def run_stages(
         GateError, TasksFailed, Stopped: from the stages.
     """
     began = time.perf_counter()
-    if shard is not None:
+    if shard is not None and "gram" in session.stages:
         from pipeline.stages import gram
 
         return {"directory": str(session.directory), "gram": gram.run(session, shard=shard)}
+    only = "gram" if shard is not None else only
     skipped = {stage.name: stage.skipped for stage in plan.stages if stage.skipped}
     if only in skipped:
         raise InputError(f"{only}: {skipped[only]}", hint="allow a worker more memory in cluster.yaml")
@@ -77,7 +78,8 @@ def _write_metrics(directory: Path, metrics: dict[str, Any]) -> None:
 
 def _why_not(stage: str) -> str:
     return {
+        "gram": "solve.method is askotch, which computes rows of the Gram matrix when it needs them",
         "solve": "data.task is none, or solve.method is none",
         "predict": "nothing is held out (data.test or data.split), or there is no regression",
-        "spectrum": "spectrum.method is none",
+        "spectrum": "spectrum.method is none, or solve.method is askotch, which stores no Gram matrix",
     }.get(stage, "see `ntk schema`")

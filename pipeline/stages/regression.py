@@ -14,6 +14,10 @@ ALPHA = "solution/alpha"
 """The coefficients A of every ridge, (ridges, n, outputs), one chunk for each ridge."""
 
 
+GATE_FACTOR = 2.0
+"""The true residual of an iteration may exceed the tolerance by this factor at most."""
+
+
 @dataclass(frozen=True, slots=True)
 class Regression:
     """(K + λI) A = Y for several λ, λ = ridge · mean(diag K).

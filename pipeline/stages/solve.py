@@ -6,6 +6,7 @@ the ridges are scored by leave-one-out error or by what the method knows instead
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,9 @@ import numpy as np
 from ntk.linalg.operator import Norms
 from pipeline.errors import GateError
 from pipeline.plan.iterative import choose
-from pipeline.stages import scores, solve_cg, solve_cholesky
+from pipeline.stages import scores, solve_askotch, solve_cg, solve_cholesky
 from pipeline.stages.inputs import store_inputs
+from pipeline.stages.operator import computed_operator
 from pipeline.stages.regression import ALPHA, Regression, Solved
 from pipeline.stages.session import Session
 
@@ -43,13 +45,19 @@ def run(session: Session) -> dict[str, Any]:
         np.dtype(session.spec.precision).itemsize,
         session.resources,
     )
-    solve = {"cholesky": solve_cholesky.solve, "cg": solve_cg.solve}[choice.method]
+    solve = {
+        "cholesky": solve_cholesky.solve, "cg": solve_cg.solve, "askotch": solve_askotch.solve
+    }[choice.method]  # fmt: skip
     return session.finish("solve", _close(session, problem, choice.method, solve(session, problem)))
 
 
 def _problem(session: Session) -> Regression:
     kernel, grid = session.config.solve_kernel, session.grid
-    gram = session.require("gram")[kernel]
+    if session.config.stores_gram:
+        gram = session.require("gram")[kernel]
+    else:
+        trace = math.fsum(computed_operator(session, kernel, "solve").diagonal())
+        gram = {"mean_diagonal": trace / grid.n, "trace": trace, "frobenius_norm": math.nan}
     if not gram["mean_diagonal"] > 0:
         raise GateError(
             f"solve: the diagonal of the {kernel} matrix is zero: there is nothing to regress with",

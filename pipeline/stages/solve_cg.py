@@ -17,14 +17,11 @@ from ntk.linalg.gates import Gate
 from ntk.linalg.low_rank import LowRank
 from pipeline.errors import GateError
 from pipeline.plan import iterative
-from pipeline.stages import preconditioner
+from pipeline.stages import preconditioner, stochastic
 from pipeline.stages.operator import GramOperator, stored_operator
-from pipeline.stages.regression import ALPHA, Regression, Solved
+from pipeline.stages.regression import ALPHA, GATE_FACTOR, Regression, Solved
 from pipeline.stages.session import Session
 from pipeline.stages.solve_cg_state import Checkpoints
-
-GATE_FACTOR = 2.0
-"""The true residual may exceed the tolerance by this factor at most."""
 
 
 def solve(session: Session, problem: Regression) -> list[Solved]:
@@ -56,7 +53,7 @@ def _solve_one(
 ) -> np.ndarray:
     """Solve for one ridge from `start` and store its A; returns X, the start of the next."""
     settings, shift = session.config.solve, problem.shifts[index]
-    y, probes = session.targets, _probes(session)
+    y, probes = session.targets, stochastic.probes(settings, session.grid.n)
     system = cg.System(
         np.hstack([y, probes]),
         lambda v: made.precondition(shift, v),
@@ -89,28 +86,15 @@ def _solve_one(
             "predicted_products": preconditioner.predicted_products(made, shift, settings.tolerance),
             "convergence": checkpoints.history(outputs),
         }
-        | _cross_validation(alpha, state.x[:, outputs:], probes),
+        | stochastic.cross_validation(
+            alpha,
+            probes,
+            state.x[:, outputs:],
+            (made.precondition(shift, probes), made.inverse_diagonal(shift)),
+        ),
     }
     session.put(ALPHA, (index, 0, 0), alpha[None], note)
     return state.x
-
-
-def _probes(session: Session) -> np.ndarray:
-    """Random signs for tr (K + λI)⁻¹, where ridges have to be compared: (n, PROBES) or (n, 0)."""
-    count = iterative.columns_of(session.config.solve, 0)
-    return np.random.default_rng(0).choice([-1.0, 1.0], size=(session.grid.n, count))
-
-
-def _cross_validation(alpha: np.ndarray, solved: np.ndarray, probes: np.ndarray) -> dict[str, float]:
-    """Generalised cross-validation, √(mean α²) / (tr A⁻¹ / n), with Hutchinson's estimate of the trace (Golub, Heath &
-    Wahba 1979; Hutchinson 1990)."""
-    if not probes.shape[1]:
-        return {}
-    mean_inverse = float(np.mean(probes * solved))
-    return {
-        "gcv_rmse": math.sqrt(float(np.mean(alpha**2))) / mean_inverse,
-        "mean_inverse_diagonal": mean_inverse,
-    }
 
 
 def _percent(state: cg.State, system: cg.System) -> int:
