@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pipeline.cli.options import AllowCode, Cluster, Directory, Json, Out, RunFile, Set
+from pipeline.cli.options import AllowCode, Cluster, Directory, Insecure, Json, Out, RunFile, Set
 from pipeline.cli.output import emit, reporting, say
 from pipeline.errors import InputError
 
@@ -77,10 +77,11 @@ def run(
     out: Out = None,
     cluster: Cluster = None,
     allow_code: AllowCode = False,
+    insecure: Insecure = False,
     as_json: Json = False,
 ) -> None:
     """Run all stages in order; the same command again resumes."""
-    _stages(None, file, overrides, out, cluster, allow_code, as_json)
+    _stages(None, file, overrides, out, cluster, allow_code, as_json, insecure=insecure)
 
 
 @app.command(epilog="Example (a job array): ntk gram run.yaml --shard $((SLURM_ARRAY_TASK_ID+1))/16")
@@ -97,10 +98,11 @@ def gram(
         typer.Option("--extend", help="The data have new rows at the end: keep the tiles of the old ones."),
     ] = False,
     allow_code: AllowCode = False,
+    insecure: Insecure = False,
     as_json: Json = False,
 ) -> None:
     """Compute and store the tiles of the Gram matrix."""
-    _stages("gram", file, overrides, out, cluster, allow_code, as_json, shard, extend)
+    _stages("gram", file, overrides, out, cluster, allow_code, as_json, shard, extend, insecure)
 
 
 def _stage_command(name: str, does: str, example: str) -> None:
@@ -112,9 +114,10 @@ def _stage_command(name: str, does: str, example: str) -> None:
         out: Out = None,
         cluster: Cluster = None,
         allow_code: AllowCode = False,
+        insecure: Insecure = False,
         as_json: Json = False,
     ) -> None:
-        _stages(name, file, overrides, out, cluster, allow_code, as_json)
+        _stages(name, file, overrides, out, cluster, allow_code, as_json, insecure=insecure)
 
     app.command(name, help=does, epilog=f"Example: {example}")(command)
 
@@ -140,6 +143,7 @@ def spectrum(
         typer.Option(metavar="A B", help="Two run directories, each perhaps with #KERNEL: how they differ."),
     ] = None,
     allow_code: AllowCode = False,
+    insecure: Insecure = False,
     as_json: Json = False,
 ) -> None:
     """Eigenvalues of the stored Gram matrix and what they say; or the spectra of two runs compared."""
@@ -147,7 +151,7 @@ def spectrum(
         raise typer.BadParameter("give either RUN.yaml or --compare A B")
     if compare is None:
         assert file is not None
-        _stages("spectrum", file, overrides, out, cluster, allow_code, as_json)
+        _stages("spectrum", file, overrides, out, cluster, allow_code, as_json, insecure=insecure)
         return
     with reporting(as_json):
         from pipeline.stages import compare as comparison
@@ -306,6 +310,7 @@ def _stages(
     as_json: bool,
     shard: str | None = None,
     extend: bool = False,
+    insecure: bool = False,
 ) -> None:
     """Run one stage or all of them, and print the figures."""
     with reporting(as_json):
@@ -326,6 +331,6 @@ def _stages(
             if stage.skipped and only in (None, stage.name):
                 say(f"{stage.name}: not done: {stage.skipped}")
         lease = "run" if share is None else share_lease(share)
-        with working(ready, lease=lease, extend=extend) as session:
+        with working(ready, lease=lease, extend=extend, insecure=insecure) as session:
             document: dict[str, Any] = run_stages(session, ready.plan, only=only, shard=share)
         emit(document, as_json=as_json, text="" if as_json else summary_text(document))

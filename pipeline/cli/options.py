@@ -28,3 +28,11 @@ Cluster = Annotated[
 AllowCode = Annotated[
     bool, typer.Option("--allow-code", help="Permit `kernel.function` to import and run code of your own.")
 ]
+
+INSECURE = (
+    "what goes between machines is neither encrypted nor authenticated: who reaches their network can read it, "
+    "and run code as you"
+)
+Insecure = Annotated[
+    bool, typer.Option("--insecure", help=f"Permit plain TCP (kinds ssh, slurm, address): {INSECURE}.")
+]

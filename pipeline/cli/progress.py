@@ -52,7 +52,7 @@ class ProgressDisplay:
         elif isinstance(event, WorkersChanged):
             self._advance(progress)
         elif isinstance(event, Retried):
-            say(f"{progress.label}: {event.key} lost with its worker, tried again ({event.error})")
+            say(f"{progress.label}: {event.key} is tried again: {event.error}")
         elif isinstance(event, TaskFailed):
             say(f"{progress.label}: {event.key} failed: {event.error}")
         elif isinstance(event, Finished):

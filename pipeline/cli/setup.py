@@ -48,8 +48,11 @@ def arguments(
 
 
 @contextlib.contextmanager
-def working(ready: Prepared, *, lease: str = "run", extend: bool = False) -> Iterator[Any]:
+def working(
+    ready: Prepared, *, lease: str = "run", extend: bool = False, insecure: bool = False
+) -> Iterator[Any]:
     """A session with progress on stderr, which SIGTERM and Ctrl-C end cleanly."""
+    from pipeline.cli.options import INSECURE
     from pipeline.cli.output import say
     from pipeline.cli.progress import ProgressDisplay
     from pipeline.runtime.stop import StopFlag
@@ -73,6 +76,9 @@ def working(ready: Prepared, *, lease: str = "run", extend: bool = False) -> Ite
         with opened as session, StopFlag() as stop:
             session.stop = stop
             session.on_workers = announce
+            session.insecure = insecure
+            if insecure:
+                say(f"warning: --insecure: {INSECURE}")
             try:
                 yield session
             finally:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, RootModel, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, RootModel, model_validator
 
 from pipeline.config.model import Model
 from pipeline.config.sizes import parse_bytes
@@ -54,13 +54,34 @@ def _directory(value: str) -> str:
     return value
 
 
+def _host_name(value: str) -> str:
+    # It becomes an argument of ssh.
+    if not re.fullmatch(r"[\w][\w.@:\-\[\]]*", value):
+        raise ValueError("must be the name of a host, as ssh takes it")
+    return value
+
+
+def _address(value: str) -> str:
+    if not re.fullmatch(r"(tls|tcp)://[^\s/]+:\d+", value):
+        raise ValueError("must be tls://HOST:PORT (or tcp://HOST:PORT)")
+    return value
+
+
 Size = Annotated[str, AfterValidator(_size)]
 """A size such as `2 GB`."""
 
 Word = Annotated[str, AfterValidator(_one_word)]
 Line = Annotated[str, AfterValidator(_one_line)]
 Folder = Annotated[str, AfterValidator(_directory)]
+Host = Annotated[str, AfterValidator(_host_name)]
 Count = Annotated[int, Field(ge=1)]
+
+
+def _sequence(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+Lines = Annotated[tuple[Line, ...], BeforeValidator(_sequence)]
 
 
 class LocalCluster(Model):
@@ -143,25 +164,21 @@ class SlurmCluster(Model):
     constraint: Word | None = None
     gpu_type: Word | None = None
     """Type in `--gres=gpu:TYPE:COUNT`."""
-    extra: tuple[Line, ...] = ()
+    extra: Lines = ()
     """More lines for sbatch, without `#SBATCH`, as `--mail-type=END`."""
-    setup: tuple[Line, ...] = ()
+    setup: Lines = ()
     """Lines of shell that prepare the environment on each node, as `module load cuda`."""
     python: Folder | None = None
     """Python interpreter on the nodes, with this package installed; default: the one that runs `ntk submit`."""
     interface: Word | None = None
     """Network interface that scheduler and workers listen on, as `ib0`; default: that of the node's host name."""
     scratch: Folder | None = None
-    """Folder on each node for temporary files (`TMPDIR`)."""
+    """Folder on each node's own disk, for temporary files (`TMPDIR`) and for inputs, which are read from the run
+    directory once by each node then."""
     ready_seconds: Annotated[int, Field(ge=1)] = 600
     """How long to wait for all workers; after that a run begins with those that came, or fails when none did."""
     price: Annotated[float, Field(ge=0)] | None = None
     """Price of a worker for an hour, for `ntk plan`."""
-
-    @field_validator("extra", "setup", mode="before")
-    @classmethod
-    def _sequence(cls, value: Any) -> Any:
-        return tuple(value) if isinstance(value, list) else value
 
     @property
     def tasks_per_node(self) -> int:
@@ -172,7 +189,89 @@ class SlurmCluster(Model):
         return self.nodes * self.tasks_per_node
 
 
-AnyCluster = LocalCluster | LocalGpuCluster | SerialCluster | SlurmCluster | HypotheticalCluster
+class SshCluster(Model):
+    """Machines that `ssh` reaches from here, with a file system that they share with this one."""
+
+    kind: Literal["ssh"]
+    hosts: Annotated[tuple[Host, ...], BeforeValidator(_sequence), Field(min_length=1)]
+    """Hosts as `ssh` knows them; each must let this user in without a question."""
+    gpus_per_host: Annotated[int, Field(ge=0)] = 0
+    """GPUs of a host, one worker on each; 0: workers compute on CPUs."""
+    workers_per_host: Count = 1
+    """Workers on a host that has no GPUs; with GPUs there is one for each."""
+    cpus: Count = 1
+    """Threads that a worker computes with."""
+    memory: Size
+    """Memory of a worker, of a GPU worker that of the host; plans respect it."""
+    gpu_memory: Size | None = None
+    """Memory of a GPU, when it is less than `memory`: plans then respect this."""
+    setup: Lines = ()
+    """Lines of shell that prepare the environment on each host, as `module load cuda`."""
+    python: Folder | None = None
+    """Python interpreter on the hosts, with this package installed; default: the one that runs `ntk`."""
+    interface: Word | None = None
+    """Network interface that scheduler and workers listen on; default: the one that leads to the other side."""
+    scratch: Folder | None = None
+    """Folder on each host's own disk, as for slurm."""
+    ssh_command: Annotated[tuple[Line, ...], BeforeValidator(_sequence), Field(min_length=1)] = (
+        "ssh", "-T", "-o", "BatchMode=yes", "-o", "ServerAliveInterval=15", "-o", "ServerAliveCountMax=4",
+    )  # fmt: skip
+    """Command that is followed by a host and by `bash`, which then runs there what it is sent."""
+    ready_seconds: Annotated[int, Field(ge=1)] = 120
+    """How long to wait for all workers; after that a run goes on with those that came, or fails when none did."""
+    price: Annotated[float, Field(ge=0)] | None = None
+    """Price of a worker for an hour, for `ntk plan`."""
+
+    @property
+    def workers_on_each(self) -> int:
+        return self.gpus_per_host or self.workers_per_host
+
+    @property
+    def workers(self) -> int:
+        return len(self.hosts) * self.workers_on_each
+
+
+class AddressCluster(Model):
+    """A Dask scheduler that somebody else keeps, with its workers; they must reach the run directory, and have this
+    package and its dependencies in the versions that are installed here."""
+
+    kind: Literal["address"]
+    address: Annotated[str, AfterValidator(_address)]
+    """Of the scheduler, as `tls://10.0.0.1:8786`."""
+    ca: Folder | None = None
+    """Certificate of the authority that signed the cluster's certificates; a file."""
+    certificate: Folder | None = None
+    """Certificate of this client; a file."""
+    key: Folder | None = None
+    """Its key; a file that others may not read."""
+    workers: Count
+    """How many workers plans count on; all that are there are used."""
+    cpus: Count = 1
+    """Threads that a worker computes with."""
+    memory: Size
+    """Memory of a worker; plans respect it."""
+    ready_seconds: Annotated[int, Field(ge=1)] = 120
+    """How long a run waits when there are no workers."""
+    price: Annotated[float, Field(ge=0)] | None = None
+    """Price of a worker for an hour, for `ntk plan`."""
+
+    @model_validator(mode="after")
+    def _tls_has_files(self) -> AddressCluster:
+        missing = [name for name in ("ca", "certificate", "key") if getattr(self, name) is None]
+        if self.address.startswith("tls://") and missing:
+            raise ValueError(f"a tls:// address needs {', '.join(missing)}")
+        return self
+
+
+AnyCluster = (
+    LocalCluster
+    | LocalGpuCluster
+    | SerialCluster
+    | SlurmCluster
+    | SshCluster
+    | AddressCluster
+    | HypotheticalCluster
+)
 
 Cluster = Annotated[AnyCluster, Field(discriminator="kind")]
 

@@ -105,7 +105,13 @@ def validate[M: BaseModel](model: type[M], data: Any, name: str) -> M:
 def _explain(model: type[BaseModel], problem: Any) -> tuple[str, str, str, str | None]:
     """One validation problem as (field, message, got, hint)."""
     # Discriminator tags and union branches appear in pydantic's locations below the name of the field or cluster.
-    location = [part for depth, part in enumerate(problem["loc"]) if depth == 0 or not _is_branch(part)]
+    # A cluster of kind `address` has a field of that name below its tag.
+    parts = problem["loc"]
+    location = [
+        part
+        for depth, part in enumerate(parts)
+        if depth == 0 or not _is_branch(part) or (depth > 1 and part == parts[depth - 1])
+    ]
     field = ".".join(str(part) for part in location)
     got = problem.get("input")
     kind = problem["type"]
@@ -154,6 +160,10 @@ _BRANCHES = frozenset(
         "local",
         "serial",
         "slurm",
+        "local-gpu",
+        "ssh",
+        "address",
+        "hypothetical",
         "constrained-int",
         "constrained-str",
     }

@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.config.cluster import (
+    AddressCluster,
     AnyCluster,
     HypotheticalCluster,
     LocalGpuCluster,
     SerialCluster,
     SlurmCluster,
+    SshCluster,
 )
 from pipeline.config.sizes import parse_bytes
 from pipeline.errors import InputError
@@ -47,6 +49,7 @@ class Resources:
         interface: network interface to listen on where workers are on other machines; None: the host name's.
         price: of a worker for an hour, if the cluster says.
         ready_seconds: how long to wait for workers on other machines.
+        entry: how to get workers on other machines, where that needs more than is said here.
     """
 
     kind: str
@@ -59,6 +62,7 @@ class Resources:
     price: float | None = None
     interface: str | None = None
     ready_seconds: int = 0
+    entry: SshCluster | AddressCluster | None = None
 
 
 def resolve(cluster: AnyCluster, *, cores: int | None = None, total: int | None = None) -> Resources:
@@ -70,6 +74,11 @@ def resolve(cluster: AnyCluster, *, cores: int | None = None, total: int | None 
         return Resources(
             "slurm", cluster.workers, cluster.cpus, _worker_memory(cluster), price=cluster.price,
             interface=cluster.interface, ready_seconds=cluster.ready_seconds,
+        )  # fmt: skip
+    if isinstance(cluster, SshCluster | AddressCluster):
+        return Resources(
+            cluster.kind, cluster.workers, cluster.cpus, _worker_memory(cluster), price=cluster.price,
+            interface=getattr(cluster, "interface", None), ready_seconds=cluster.ready_seconds, entry=cluster,
         )  # fmt: skip
     cores = cores or len(os.sched_getaffinity(0))
     total = total or machine_memory()
@@ -129,12 +138,14 @@ def choose_gpus(listing: str, visible: str | None) -> dict[str, int]:
 def one_worker(cluster: AnyCluster) -> SerialCluster:
     """The calling process as if it were one worker of a cluster: of a batch system's with the memory that a job asks
     for, of this machine with all there is."""
-    memory = f"{_worker_memory(cluster)} B" if isinstance(cluster, SlurmCluster) else "auto"
+    remote = isinstance(cluster, SlurmCluster | SshCluster | AddressCluster)
+    memory = f"{_worker_memory(cluster)} B" if remote else "auto"
     return SerialCluster(kind="serial", memory=memory)
 
 
-def _worker_memory(cluster: SlurmCluster) -> int:
-    return min(parse_bytes(size) for size in (cluster.memory, cluster.gpu_memory) if size is not None)
+def _worker_memory(cluster: SlurmCluster | SshCluster | AddressCluster) -> int:
+    gpu = None if isinstance(cluster, AddressCluster) else cluster.gpu_memory
+    return min(parse_bytes(size) for size in (cluster.memory, gpu) if size is not None)
 
 
 def machine_memory() -> int:

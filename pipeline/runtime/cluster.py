@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.config.cluster import AddressCluster, SshCluster
 from pipeline.runtime.executor import Executor
 from pipeline.runtime.serial import SerialExecutor
 
@@ -33,6 +35,7 @@ class RemoteSettings:
     Attributes:
         meeting: file that tells them where the scheduler is.
         interface: network interface that everything listens on; None: the host name's.
+        insecure: nothing is encrypted.
     """
 
     meeting: Path
@@ -40,9 +43,33 @@ class RemoteSettings:
     threads: int
     ready_seconds: float
     interface: str | None = None
+    insecure: bool = False
 
 
-Settings = SerialSettings | LocalSettings | RemoteSettings
+@dataclass(frozen=True, slots=True)
+class SshSettings:
+    """Workers that are fetched through ssh.
+
+    Attributes:
+        where: the hosts.
+        meeting: file on their and our file system that tells workers where the scheduler is.
+        insecure: nothing is encrypted.
+    """
+
+    where: SshCluster
+    meeting: Path
+    insecure: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class AddressSettings:
+    """The workers of a scheduler that is there; in plain TCP only if ``insecure`` or on this machine."""
+
+    where: AddressCluster
+    insecure: bool = False
+
+
+Settings = SerialSettings | LocalSettings | RemoteSettings | SshSettings | AddressSettings
 
 
 @contextlib.contextmanager
@@ -63,8 +90,20 @@ def open_executor(settings: Settings, environment: Mapping[str, str] | None = No
 
             with open_local(workers, threads, environment, dashboard=dashboard, gpus=gpus) as executor:
                 yield executor
-        case RemoteSettings(meeting, workers, threads, ready_seconds, interface):
+        case RemoteSettings(meeting, workers, threads, ready_seconds, interface, insecure):
             from pipeline.runtime.remote import open_remote
 
-            with open_remote(meeting, workers, threads, ready_seconds, interface) as executor:
+            with open_remote(
+                meeting, workers, threads, ready_seconds, interface, insecure=insecure
+            ) as executor:
+                yield executor
+        case SshSettings(where, meeting, insecure):
+            from pipeline.runtime.ssh import open_ssh
+
+            with open_ssh(where, meeting, sys.executable, insecure=insecure) as executor:
+                yield executor
+        case AddressSettings(where, insecure):
+            from pipeline.runtime.address import open_address
+
+            with open_address(where, insecure=insecure) as executor:
                 yield executor

@@ -167,6 +167,9 @@ class LocalCrew:
             return None
         return "; ".join(slot.gone for slot in self._slots if slot.gone)
 
+    def usable(self) -> list[str] | None:
+        return None
+
     async def close(self) -> None:
         for slot in self._slots:
             slot.close()

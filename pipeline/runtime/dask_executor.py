@@ -14,6 +14,9 @@ decides. One task is charged with the death, the others are handed back for free
 order in which they were submitted, so it is the oldest one without an outcome. That can be wrong: the worker
 may have died between finishing a task and saying so. Therefore all of them are suspects from now on, and
 when a worker begins a suspect it says so first, and waits until that must have been heard.
+
+**Nodes that fail.** A task that raises is tried on another node, if there is one, before it counts as failed; a node
+that keeps failing what others complete gets no more (see ``health``).
 """
 
 from __future__ import annotations
@@ -27,9 +30,10 @@ import queue
 import uuid
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol
+from urllib.parse import urlsplit
 
 from distributed import Client, Future, KilledWorker
 from distributed.protocol.pickle import dumps
@@ -37,6 +41,7 @@ from distributed.protocol.pickle import dumps
 from pipeline.errors import TasksFailed
 from pipeline.plan.tasks import Task
 from pipeline.runtime.executor import Outcome, Work, describe
+from pipeline.runtime.health import Health
 from pipeline.runtime.loop import LoopThread
 from pipeline.runtime.worker_side import refuse, run_and_report
 
@@ -73,6 +78,10 @@ class Crew(Protocol):
         """Why there will never be a worker again, or None."""
         ...
 
+    def usable(self) -> list[str] | None:
+        """Addresses of the workers that may be given tasks; None: all that there are. In the loop's thread."""
+        ...
+
     def on_change(self, callback: Callable[[], None]) -> None:
         """Calls back when workers come or go."""
         ...
@@ -98,11 +107,13 @@ class _Bundle:
 
     Attributes:
         open: those without an outcome, in the order of execution.
+        allowed: addresses of the workers that may run it; None: any.
         begun: the one that the worker said it would begin. It says so for suspects only.
     """
 
     open: dict[int, _Attempt]
     future: Future
+    allowed: frozenset[str] | None
     begun: int | None = None
     follower: asyncio.Task[None] | None = None
 
@@ -126,10 +137,11 @@ class DaskExecutor:
         self._numbers = itertools.count()
         self._mean_seconds: float | None = None
         self._suspects: set[str] = set()
+        self._health = Health()
         self._deaths: dict[str, list[int]] = {}
         self._spent: list[Future] = []
-        self._client: Client = loop.call(self._connect(address))
-        crew.on_change(self.wake)
+        self.client: Client = loop.call(self._connect(address))
+        crew.on_change(self._crew_changed)
 
     async def _connect(self, address: str) -> Client:
         client = await Client(address, asynchronous=True, set_as_default=False)
@@ -217,15 +229,44 @@ class DaskExecutor:
         while self._queue and self._queue[0].stage.generation <= self._cancelled:
             self._deliver(self._queue.popleft(), None)
         while self._queue and (free := self._slots - len(self._bundles)) > 0:
+            allowed = self._allowed(self._queue[0].task.key)
+            if allowed is not None and not allowed:
+                return  # until somebody comes
             # Few tasks are spread over all slots: a full bundle for one worker is none for the others.
             size = min(self._bundle_size, math.ceil(len(self._queue) / free))
-            self._send([self._queue.popleft() for _ in range(size)])
+            attempts = [self._queue.popleft()]
+            # What a node failed has nodes of its own that it may go to.
+            failed = self._health.failed_on
+            while len(attempts) < size and failed(attempts[0].task.key) == failed(self._queue[0].task.key):
+                attempts.append(self._queue.popleft())
+            self._send(attempts, allowed)
 
-    def _send(self, attempts: list[_Attempt]) -> None:
+    def _allowed(self, key: str) -> list[str] | None:
+        """Addresses of the workers that may be given a task; None: any. Better a node that fails than none."""
+        usable = self._crew.usable()
+        bad = self._health.avoided | self._health.failed_on(key)
+        if not bad:
+            return usable
+        return [address for address in self._present(usable) if node_of(address) not in bad] or usable
+
+    def _present(self, usable: list[str] | None) -> list[str]:
+        return [str(worker["address"]) for worker in self._crew.workers()] if usable is None else usable
+
+    def _crew_changed(self) -> None:
+        """Tasks for workers that are all gone are for others; those that wait for a worker may find one."""
+        present = {str(worker["address"]) for worker in self._crew.workers()}
+        for number, bundle in list(self._bundles.items()):
+            if bundle.allowed is not None and not bundle.allowed & present:
+                for attempt in self._close(number).values():
+                    self._deliver(attempt, None)
+        self._fill_slots()
+        self.wake()
+
+    def _send(self, attempts: list[_Attempt], allowed: list[str] | None) -> None:
         numbered = {next(self._numbers): attempt for attempt in attempts}
         number = next(iter(numbered))
         stage = attempts[0].stage
-        future = self._client.submit(
+        future = self.client.submit(
             run_and_report,
             pickle.dumps([(n, a.task, a.task.key in self._suspects) for n, a in numbered.items()]),
             blob=stage.work,
@@ -236,8 +277,9 @@ class DaskExecutor:
             # Dask's own notion of order is coarse: what comes within 100 ms counts as simultaneous.
             priority=-number,
             pure=False,
+            workers=allowed,
         )
-        bundle = _Bundle(numbered, future)
+        bundle = _Bundle(numbered, future, None if allowed is None else frozenset(allowed))
         bundle.follower = asyncio.create_task(self._follow(number, bundle))
         self._bundles[number] = bundle
 
@@ -247,16 +289,29 @@ class DaskExecutor:
         bundle = self._bundles.get(bundle_number)
         if bundle is None:  # of a stage that was given up, or of a worker that was
             return
-        bundle.begun, outcomes = pickle.loads(data)
+        bundle.begun, outcomes, address = pickle.loads(data)
         for number, outcome in outcomes:
             attempt = bundle.open.pop(number)
             self._suspects.discard(attempt.task.key)
             if outcome.charged:
                 self._measure(outcome.seconds)
-            self._deliver(attempt, outcome)
+            self._deliver(attempt, self._weighed(outcome, node_of(address)))
         if not bundle.open:
             self._close(bundle_number)
             self._fill_slots()
+
+    def _weighed(self, outcome: Outcome, node: str) -> Outcome:
+        """An outcome, with the failure of a task that another node shall try turned into the loss that it may be.
+
+        What is written for a person (an input, a gate) is the task's own fault wherever it runs."""
+        if outcome.records is not None:
+            self._health.completed(outcome.key, node)
+        elif outcome.charged and not outcome.transient and outcome.exception is None:
+            self._health.failed(outcome.key, node)
+            others = {node_of(a) for a in self._present(self._crew.usable())}
+            if others - self._health.failed_on(outcome.key) and self._health.deserves_another(outcome.key):
+                return replace(outcome, transient=True, error=f"{outcome.error} (on {node})")
+        return outcome
 
     def _measure(self, seconds: float) -> None:
         mean = seconds if self._mean_seconds is None else self._mean_seconds
@@ -299,6 +354,8 @@ class DaskExecutor:
         self._suspects.update(attempt.task.key for attempt in attempts.values())
         charged = next((number for number in attempts if number in begun), next(iter(attempts), None))
         for number, attempt in attempts.items():
+            if number == charged:
+                self._health.failed(attempt.task.key, node_of(address))
             self._deliver(attempt, _lost(attempt.task.key, error=_DEATH) if number == charged else None)
         self._fill_slots()
 
@@ -331,7 +388,7 @@ class DaskExecutor:
 
     async def _refuse_on_workers(self, generation: int) -> None:
         # An asynchronous client returns awaitables, which its annotations do not say.
-        answers: Any = self._client.run(refuse, generation, on_error="ignore")
+        answers: Any = self.client.run(refuse, generation, on_error="ignore")
         await answers
 
     def _forget_all(self) -> None:
@@ -339,14 +396,20 @@ class DaskExecutor:
         for number in list(self._bundles):
             self._close(number)
         self._suspects.clear()
+        self._health.forget_tasks()
         self._deaths.clear()
         self._mean_seconds = None
 
     async def _disconnect(self) -> None:
         self._forget_all()
         self._release_spent()
-        closed: Any = self._client.close()
+        closed: Any = self.client.close()
         await closed
+
+
+def node_of(address: str) -> str:
+    """The node in the address of a worker."""
+    return urlsplit(address).hostname or address
 
 
 def _lost(key: str, error: str) -> Outcome:

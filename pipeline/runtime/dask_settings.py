@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import warnings
 from collections.abc import Iterator
 
 LOOPBACK = "127.0.0.1"
@@ -34,6 +35,14 @@ CONFIG: dict[str, object] = {
     # The kernel of a busy machine answers all the same: this is how long a cut cable stays unnoticed.
     "distributed.comm.timeouts.tcp": "20s",
 }
+
+
+@contextlib.contextmanager
+def without_route() -> Iterator[None]:
+    """Within, Dask does not complain that this machine has no route to the internet, which it asks for its address."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Couldn't detect a suitable IP address", RuntimeWarning)
+        yield
 
 
 @contextlib.contextmanager

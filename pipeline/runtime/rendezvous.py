@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import json
 import os
@@ -20,6 +21,9 @@ that nobody ever finds the scheduler of an earlier one."""
 THREADS_VARIABLE = "NTK_WORKER_THREADS"
 """Environment variable with the number of threads that a worker computes with."""
 
+NAME_VARIABLE = "NTK_WORKER_NAME"
+"""Environment variable with what a worker is called, where the batch system does not number them."""
+
 _MUST_AGREE = ("ntk-pipeline", "jax", "jaxlib", "distributed")
 
 
@@ -29,7 +33,7 @@ class Rendezvous:
 
     Attributes:
         address: of the scheduler, as `tls://10.0.0.1:45123`.
-        keys: folder of the run's keys.
+        keys: folder of the run's keys; empty: nothing is encrypted, which somebody asked for.
         versions: of what must be the same in all processes.
     """
 
@@ -79,12 +83,18 @@ def differences(theirs: dict[str, str], ours: dict[str, str]) -> list[str]:
     ]
 
 
-def own_address(interface: str | None) -> str:
-    """IPv4 address to listen on: of an interface, or the one this machine's name stands for.
+def own_address(interface: str | None, toward: str | None = None) -> str:
+    """IPv4 address to listen on: of an interface, or the one from which a host `toward` is reached, or the one this
+    machine's name stands for.
 
     Raises:
         InputError: there is none.
     """
+    if interface is None and toward is not None:
+        # Nothing is sent: a datagram socket that is connected knows its own end.
+        with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.connect((toward, 9))
+            return probe.getsockname()[0]
     if interface is None:
         try:
             return socket.gethostbyname(socket.gethostname())

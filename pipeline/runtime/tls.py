@@ -90,6 +90,11 @@ def write_private(path: Path, content: bytes) -> None:
 def dask_settings(folder: Path) -> dict[str, object]:
     """Dask's configuration with which everything uses these keys, and plain TCP is refused."""
     authority, certificate, key = (str(folder / name) for name in _NAMES)
+    return settings_of(authority, certificate, key)
+
+
+def settings_of(authority: str, certificate: str, key: str) -> dict[str, object]:
+    """Dask's configuration for TLS with these files in every role; plain TCP is refused."""
     settings: dict[str, object] = {
         "distributed.comm.require-encryption": True,
         "distributed.comm.default-scheme": "tls",

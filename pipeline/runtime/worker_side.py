@@ -30,7 +30,7 @@ def refuse(generation: int) -> None:
 
 
 def run_and_report(data: bytes, *, blob: bytes, topic: str, generation: int) -> None:
-    """Runs a bundle of tasks in order and sends events (bundle, pickled (begun, [(number, outcome), …])).
+    """Runs a bundle of tasks in order and sends events (bundle, pickled (begun, [(number, outcome), …], address)).
 
     Args:
         data: pickled list of (number, task, suspect); the first number is the bundle's. Suspect: a worker
@@ -50,7 +50,7 @@ def run_and_report(data: bytes, *, blob: bytes, topic: str, generation: int) -> 
     def report(begun: int | None = None) -> None:
         # Events reach the scheduler before the message that the bundle is finished: one road, in order.
         nonlocal reported
-        worker.log_event(topic, (bundle[0][0], pickle.dumps((begun, outcomes))))
+        worker.log_event(topic, (bundle[0][0], pickle.dumps((begun, outcomes, worker.address))))
         outcomes.clear()
         reported = time.monotonic()
 

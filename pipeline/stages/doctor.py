@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
 import shutil
 import sys
+import tempfile
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,10 +20,10 @@ from pipeline.config.cluster import AnyCluster, SlurmCluster
 from pipeline.config.load import load_cluster
 from pipeline.config.sizes import human_bytes
 from pipeline.errors import PipelineError
-from pipeline.plan.resources import machine_memory, resolve
+from pipeline.plan.resources import Resources, machine_memory, resolve
 from pipeline.plan.tasks import Record, Task
 from pipeline.runtime import slurm
-from pipeline.runtime.cluster import LocalSettings, open_executor
+from pipeline.runtime.cluster import LocalSettings, Settings, SshSettings, open_executor
 from pipeline.runtime.drive import drive
 from pipeline.runtime.executor import worker_name
 from pipeline.runtime.slurm_script import one_task
@@ -99,15 +101,12 @@ def cluster_probes(cluster: AnyCluster, folder: Path) -> list[Probe]:
     if isinstance(cluster, SlurmCluster):
         return _in_a_job(cluster, folder)
     resources = resolve(cluster)
-    chosen = settings(resources)
-    if isinstance(chosen, LocalSettings):
-        chosen = LocalSettings(1, resources.threads, dashboard=False, gpus=resources.gpus[:1])
     facts: dict[str, Any] = {"kind": resources.kind, "workers": resources.workers, "threads": resources.threads,
              "memory_per_worker": resources.memory}  # fmt: skip
     records: list[Record] = []
     began = time.monotonic()
     try:
-        with open_executor(chosen) as executor:
+        with _one_worker(resources, folder) as chosen, open_executor(chosen) as executor:
             executor.bind(ProbeWork(str(folder.resolve())))
             drive([Task("probe", "probe")], executor, on_records=records.extend)
     except PipelineError as error:
@@ -119,6 +118,32 @@ def cluster_probes(cluster: AnyCluster, folder: Path) -> list[Probe]:
     problem = "" if ok else f"the worker's clock differs by {skew:.0f} s; let both use NTP"
     found = [Probe("cluster", ok, facts | {"worker": record.worker}, problem)]
     return found + [Probe(**{**probe, "name": f"worker: {probe['name']}"}) for probe in record.note["probes"]]
+
+
+@contextlib.contextmanager
+def _one_worker(resources: Resources, folder: Path) -> Iterator[Settings]:
+    """How to open an executor with the first worker of a cluster; what it leaves is removed."""
+    with tempfile.TemporaryDirectory(prefix=".ntk-doctor-", dir=_existing(folder)) as jobs:
+        chosen = settings(resources, Path(jobs))
+        match chosen:
+            case LocalSettings():
+                yield LocalSettings(1, resources.threads, dashboard=False, gpus=resources.gpus[:1])
+            case SshSettings(where, meeting):
+                one = {
+                    "hosts": where.hosts[:1],
+                    "workers_per_host": 1,
+                    "gpus_per_host": min(1, where.gpus_per_host),
+                }
+                yield SshSettings(where.model_copy(update=one), meeting)
+            case _:
+                yield chosen
+
+
+def _existing(folder: Path) -> Path:
+    home = folder.resolve()
+    while not home.is_dir():
+        home = home.parent
+    return home
 
 
 def _in_a_job(cluster: SlurmCluster, folder: Path) -> list[Probe]:
@@ -223,9 +248,7 @@ _MACHINE: dict[str, Callable[[], Probe]] = {"versions": _versions, "cores and me
 
 
 def _disk(folder: Path) -> Probe:
-    home = folder.resolve()
-    while not home.is_dir():
-        home = home.parent
+    home = _existing(folder)
     scratch = home / f".ntk-doctor-{uuid.uuid4().hex}"
     scratch.mkdir()
     try:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline import data
-from pipeline.config.cluster import AnyCluster, HypotheticalCluster, SlurmCluster
+from pipeline.config.cluster import AnyCluster, HypotheticalCluster, SlurmCluster, SshCluster
 from pipeline.config.model import RunConfig
 from pipeline.errors import InputError
 from pipeline.plan.plan import Plan, Problem, make_plan
@@ -101,7 +101,8 @@ def planned(
 
 def _resources(cluster: AnyCluster) -> Resources:
     resources = resolve(cluster)
-    if resources.gpus:
+    elsewhere = isinstance(cluster, SshCluster) and cluster.gpus_per_host
+    if resources.gpus or elsewhere:
         import jax
 
         jax.config.update("jax_platforms", "cpu")  # in this process: a GPU is its worker's alone

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -14,13 +15,22 @@ from typing import Any
 import numpy as np
 
 from pipeline import data
+from pipeline.config.cluster import AddressCluster, SshCluster
 from pipeline.config.model import RunConfig
 from pipeline.errors import GateError, InputError
 from pipeline.plan.resources import Resources
 from pipeline.plan.tasks import Record, Task
 from pipeline.plan.tiles import TileGrid
 from pipeline.runtime import rendezvous
-from pipeline.runtime.cluster import LocalSettings, RemoteSettings, SerialSettings, Settings, open_executor
+from pipeline.runtime.cluster import (
+    AddressSettings,
+    LocalSettings,
+    RemoteSettings,
+    SerialSettings,
+    Settings,
+    SshSettings,
+    open_executor,
+)
 from pipeline.runtime.drive import drive
 from pipeline.runtime.events import Event, Finished, Started, Summary, TaskDone
 from pipeline.runtime.executor import Work
@@ -32,6 +42,7 @@ from pipeline.stages.worker import Stopwatch, stored_record
 from pipeline.store.arrays import ArrayStore, worker_name
 from pipeline.store.format import Compression
 from pipeline.store.journal import Journal
+from pipeline.store.layout import RunLayout
 from pipeline.store.lease import Lease
 
 
@@ -49,7 +60,8 @@ class Progress:
 class Session:
     """What every stage needs. Opened by `open_session`; the workers start with the first task there is to do.
 
-    `peak_memory` is the largest resident size seen of any worker, in bytes, as measured after each set of tasks.
+    `peak_memory` is the largest resident size seen of any worker, in bytes, as measured after each set of tasks;
+    `insecure`: what leaves this machine need not be encrypted, because a person said so.
     """
 
     config: RunConfig
@@ -67,6 +79,7 @@ class Session:
     stop: Any = None
     peak_memory: int = 0
     on_workers: Callable[[Any], None] | None = None
+    insecure: bool = False
     _stack: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
     _executor: Any = None
     _writer: Any = None
@@ -279,24 +292,37 @@ class Session:
     def executor(self) -> Any:
         """The workers, started at the first call."""
         if self._executor is None:
-            self._executor = self._stack.enter_context(open_executor(settings(self.resources)))
+            chosen = settings(self.resources, RunLayout(self.directory).jobs, insecure=self.insecure)
+            self._executor = self._stack.enter_context(open_executor(chosen))
             if self.on_workers is not None:
                 self.on_workers(self._executor)
         return self._executor
 
 
-def settings(resources: Resources) -> Settings:
+def settings(resources: Resources, jobs: Path, *, insecure: bool = False) -> Settings:
     """How to open the executor of these resources.
+
+    Args:
+        jobs: folder for what workers on other machines need and leave.
+        insecure: connections between machines need not be encrypted.
 
     Raises:
         InputError: they are those of a batch system, and this process is not in a job of ours.
     """
     r = resources
+    match r.entry:
+        case SshCluster() as where:
+            meeting = jobs.resolve() / f"scheduler-{os.getpid()}.json"
+            return SshSettings(where, meeting, insecure)
+        case AddressCluster() as where:
+            return AddressSettings(where, insecure)
     match r.kind:
         case "serial":
             return SerialSettings()
         case "slurm":
-            return RemoteSettings(rendezvous.place(), r.workers, r.threads, r.ready_seconds, r.interface)
+            return RemoteSettings(
+                rendezvous.place(), r.workers, r.threads, r.ready_seconds, r.interface, insecure
+            )
         case _:
             return LocalSettings(r.workers, r.threads, r.dashboard, r.gpus)
 
@@ -335,7 +361,8 @@ def open_session(
     Raises:
         InputError: the directory is another run's, or another process is at work on it.
     """
-    directory = Path(config.out)
+    # Workers on other machines stand somewhere else.
+    directory = Path(config.out) if resources.entry is None else Path(config.out).resolve()
     stored_facts = rundir.resolved(directory)
     grown_from: int | None = None
     if stored_facts is not None:

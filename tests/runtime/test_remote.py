@@ -20,6 +20,7 @@ from pipeline.runtime import rendezvous, tls
 from pipeline.runtime.cluster import RemoteSettings, open_executor
 from pipeline.runtime.drive import drive
 from pipeline.runtime.executor import Executor
+from tests.stranger import answer
 
 META = Path(__file__).parent
 
@@ -73,41 +74,13 @@ def test_strangers_are_refused(executor: Executor, meeting: Path, tmp_path: Path
     address = json.loads(meeting.read_text())["address"]
     assert address.startswith("tls://127.0.0.1:")
     tls.issue(tmp_path / "foreign")
-    assert _answer(address, tls.dask_settings(meeting.parent / "keys")) == "OK"
-    assert _answer(address, tls.dask_settings(tmp_path / "foreign")) != "OK"
-    assert _answer(address.replace("tls://", "tcp://"), {}) != "OK"
+    assert answer(address, tls.dask_settings(meeting.parent / "keys")) == "OK"
+    assert answer(address, tls.dask_settings(tmp_path / "foreign")) != "OK"
+    assert answer(address.replace("tls://", "tcp://"), {}) != "OK"
 
 
 def _ignore(records: list[Record]) -> None:
     pass
-
-
-def _answer(address: str, settings: dict[str, object]) -> str:
-    """What the scheduler says to one who asks for its identity."""
-    code = """
-import asyncio, json, sys
-from dask import config
-from distributed.core import connect
-from distributed.security import Security
-address, settings = json.loads(sys.argv[1])
-async def ask():
-    security = Security()
-    comm = await connect(address, timeout=2, **security.get_connection_args("client"))
-    await comm.write({"op": "identity", "reply": True})
-    print((await asyncio.wait_for(comm.read(), 5))["type"])
-with config.set(settings):
-    try:
-        asyncio.run(ask())
-    except Exception as error:
-        sys.exit(type(error).__name__)
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", code, json.dumps([address, settings])],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return "OK" if done.stdout.strip() == "Scheduler" else done.stderr
 
 
 def test_listening_on_one_address_only(executor: Executor) -> None:
