@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 
 STRIKES = 3
 """Tasks that a node failed and another completed, after which it is avoided."""
@@ -17,8 +17,9 @@ MOST_NODES = 2
 class Health:
     """Failures by node.
 
-    A failure says nothing yet: the task may be at fault. Only when another node completes the same task was it the
-    node's.
+    A failure says little: the task may be at fault. Only when another node completes the same task was it the node's.
+    But a node that fails at once would go through all tasks there are before one of them is completed elsewhere: as
+    long as `STRIKES` of its failures are open, it waits for the verdict.
     """
 
     def __init__(self) -> None:
@@ -50,8 +51,12 @@ class Health:
     @property
     def avoided(self) -> frozenset[str]:
         """Nodes that get no more tasks as long as there are others."""
-        return frozenset(
+        guilty = {
             node
             for node, count in self._strikes.items()
             if count >= STRIKES and count > TOLERATED_SHARE * self._completed[node]
+        }
+        open_failures = Counter(
+            node for nodes in self._failed_on.values() if len(nodes) == 1 for node in nodes
         )
+        return frozenset(guilty | {node for node, count in open_failures.items() if count >= STRIKES})
