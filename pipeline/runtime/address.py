@@ -97,10 +97,13 @@ class AddressCrew:
         return [
             {
                 "name": str(worker["name"]),
+                "label": str(worker["name"]),
                 "host": str(worker["host"]),
                 "pid": 0,  # of another machine it says nothing
                 "address": address,
                 "threads": self._threads,
+                "given": (),
+                "silent": round(max(time.time() - float(worker.get("last_seen", 0)), 0.0), 1),
             }
             for address, worker in list(self._there.items())
         ]

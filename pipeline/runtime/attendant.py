@@ -58,8 +58,8 @@ class Attendant:
     def __init__(self, meeting: Path, interface: str | None):
         self._meeting = meeting
         self._interface = interface
-        own = f"{socket.gethostname()}-{os.environ.get('SLURM_PROCID', os.getpid())}"
-        self._name = os.environ.get(NAME_VARIABLE) or own
+        number = os.environ.get(NAME_VARIABLE) or os.environ.get("SLURM_PROCID", os.getpid())
+        self._name = f"{socket.gethostname()}-{number}"
         self._environment = worker_environment(int(os.environ.get(THREADS_VARIABLE, "1")))
         self._stopping = False
         self._process: WorkerProcess | None = None

@@ -22,7 +22,8 @@ THREADS_VARIABLE = "NTK_WORKER_THREADS"
 """Environment variable with the number of threads that a worker computes with."""
 
 NAME_VARIABLE = "NTK_WORKER_NAME"
-"""Environment variable with what a worker is called, where the batch system does not number them."""
+"""Environment variable with what is added to the host's name for a worker's, without `-`, where no batch system numbers
+them."""
 
 _MUST_AGREE = ("ntk-pipeline", "jax", "jaxlib", "distributed")
 

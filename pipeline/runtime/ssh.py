@@ -57,7 +57,7 @@ def worker_script(post: Post, where: SshCluster, meeting: Path, python: str) -> 
     variables = {
         VARIABLE: str(meeting),
         THREADS_VARIABLE: str(where.cpus),
-        NAME_VARIABLE: post.name,
+        NAME_VARIABLE: post.name.replace("-", "_"),
         "CUDA_VISIBLE_DEVICES": str(post.number) if where.gpus_per_host else None,
         "TMPDIR": where.scratch,
         "NTK_SCRATCH": where.scratch,

@@ -177,12 +177,12 @@ def test_a_run_and_who_is_kept_out(hosts: Hosts, folder: Path, reference: Path, 
     assert not (run.out / "jobs/keys").exists()
     assert attendants(hosts, 2) == attendants(hosts, 3) == 0
     logs = "".join(file.read_text() for file in (run.out / "jobs").glob("worker-*.log"))
-    assert f"{hosts.name(2)}-0" in logs
-    assert f"{hosts.name(3)}-0" in logs
+    assert f"{hosts.name(2)}_0: CUDA" in logs
+    assert f"{hosts.name(3)}_0: CUDA" in logs
 
 
 def test_a_cable_cut_and_mended(hosts: Hosts, folder: Path, reference: Path) -> None:
-    """Twenty seconds of silence lose nothing: what was sent is sent again."""
+    """Twenty seconds of silence cost the tile in flight at most."""
     run = Run(hosts, folder, "mended")
     run.until(lambda: run.tiles() > 20)
     hosts.cut(3)
