@@ -28,7 +28,7 @@ STRIP = 256
 MULTIPLE = 64
 """The width of a tile is rounded up to this."""
 
-Strip = Callable[[jax.Array, np.ndarray, np.ndarray], dict[str, jax.Array]]
+Strip = Callable[[jax.Array, np.ndarray, np.ndarray, np.ndarray], dict[str, jax.Array]]
 
 
 def padded_to(rows: int, multiple: int) -> int:
@@ -38,33 +38,48 @@ def padded_to(rows: int, multiple: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Vectors:
-    """Rows of inputs over the root of their length, and their mean squares, zeros below: BLAS adds in an order that
-    depends on the shape, which is therefore the same for every tile.
+    """Rows of inputs and their mean squares, zeros below: BLAS adds in an order that depends on the shape, which is
+    therefore the same for every tile.
 
-    scaled: (rows, channels), whole strips of them. variances: (rows,). count: rows that are inputs. width: columns of a
-    strip.
+    x: (width, channels), the inputs themselves, or over √channels (`divided`) where their squares would overflow.
+    mean_squares: (rows,), whole strips of them. count: rows that are inputs.
     """
 
-    scaled: np.ndarray
-    variances: np.ndarray
+    x: np.ndarray
+    mean_squares: np.ndarray
+    divided: bool
     count: int
-    width: int
 
     @staticmethod
     def of(x: np.ndarray, dtype: np.dtype, tile: int) -> Vectors:
-        """x (n ≤ tile, channels) in the precision of `dtype`."""
+        """x (n ≤ tile, channels) in the precision of `dtype`; no copy of a whole tile that is in it already."""
+        count, channels = x.shape
         width = padded_to(tile, MULTIPLE)
-        scaled = np.zeros((padded_to(width, min(STRIP, width)), x.shape[1]), dtype)
-        np.multiply(x, x.shape[1] ** -0.5, out=scaled[: len(x)], dtype=dtype, casting="unsafe")
-        return Vectors(scaled, np.einsum("ij,ij->i", scaled, scaled), len(x), width)
+        if count == width and x.dtype == dtype and x.flags.c_contiguous:
+            padded = x
+        else:
+            padded = np.zeros((width, channels), dtype)
+            padded[:count] = x
+        with np.errstate(over="ignore"):
+            squares = np.einsum("ij,ij->i", padded, padded)
+        divided = not np.isfinite(squares).all()
+        if divided:
+            padded = padded * np.asarray(channels**-0.5, dtype)
+            squares = np.einsum("ij,ij->i", padded, padded)
+        mean_squares = np.zeros(padded_to(width, min(STRIP, width)), dtype)
+        mean_squares[:width] = squares if divided else squares / channels
+        return Vectors(padded, mean_squares, divided, count)
 
 
 @lru_cache(maxsize=256)
 def strip_kernel(layer: Layer, names: tuple[str, ...], channels: int) -> Strip:
-    """(products (strip, width), variances of the rows, variances of the columns) → kernels with NaN in doubt."""
+    """(products (strip, width), what they are to be multiplied by, mean squares of the rows and of the columns) →
+    kernels with NaN in doubt."""
 
-    def run(products: jax.Array, var1: jax.Array, var2: jax.Array) -> dict[str, jax.Array]:
-        values, doubt = kernel_of_products(layer, products, var1, var2, channels, names)
+    def run(
+        products: jax.Array, scale: jax.Array, square1: jax.Array, square2: jax.Array
+    ) -> dict[str, jax.Array]:
+        values, doubt = kernel_of_products(layer, products * scale, square1, square2, channels, names)
         return {name: jnp.where(doubt, jnp.nan, value) for name, value in values.items()}
 
     return jax.jit(run)
@@ -77,19 +92,20 @@ def outer_in_strips(
 
     Call it where 64-bit types are enabled.
     """
-    width = side1.width
+    (width, channels), dtype = side1.x.shape, side1.x.dtype
     height = min(STRIP, width)
-    values = {name: np.empty((side1.count, side2.count), side1.scaled.dtype) for name in names}
-    rows = padded_to(side1.count, height)
-    products = _scratch(len(side1.scaled), width, side1.scaled.dtype)
-    if symmetric:  # NumPy then computes one half
-        rows = width
-    np.matmul(side1.scaled[:rows], side2.scaled[:width].T, out=products[:rows])
+    values = {name: np.empty((side1.count, side2.count), dtype) for name in names}
+    products = _scratch(len(side1.mean_squares), width, dtype)
+    scale = np.asarray(channels ** (-0.5 * ((not side1.divided) + (not side2.divided))), dtype)
+    # Of a symmetric tile NumPy computes one half.
+    rows = width if symmetric else min(padded_to(side1.count, height), width)
+    np.matmul(side1.x[:rows], side2.x.T, out=products[:rows])
     for top in range(0, side1.count, height):
         strip = run(
             jax.device_put(products[top : top + height], may_alias=True),
-            side1.variances[top : top + height],
-            side2.variances[:width],
+            scale,
+            side1.mean_squares[top : top + height],
+            side2.mean_squares[:width],
         )
         for name, value in values.items():
             here = value[top : top + height]
