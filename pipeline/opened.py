@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,7 @@ from pipeline.stages.spectrum_arrays import spectrum_array
 from pipeline.store.arrays import ArrayStore
 from pipeline.store.journal import Journal
 from pipeline.store.layout import RunLayout
+from pipeline.store.place import Place, place
 
 NUMPY_LIMIT = "4 GB"
 """Largest matrix that `to_numpy` makes without being told that more is fine."""
@@ -98,10 +98,10 @@ class Run:
         config: its resolved configuration as plain data, versions and fingerprints under `resolved`.
     """
 
-    def __init__(self, directory: Path | str):
+    def __init__(self, directory: Place | str):
         from pipeline.config import yaml
 
-        self.directory = Path(directory)
+        self.directory = place(directory)
         if rundir.resolved(self.directory) is None:
             raise InputError(f"{directory}: no run here", hint="`ntk run RUN.yaml --out DIR` makes one")
         self.config: dict[str, Any] = yaml.read(RunLayout(self.directory).config)
@@ -174,7 +174,7 @@ class Run:
         return self.store.read_all(name)
 
 
-def open_run(directory: Path | str) -> Run:
+def open_run(directory: Place | str) -> Run:
     """Open a run directory for reading; it may still be growing.
 
     Raises:

@@ -11,6 +11,7 @@ import typer
 from pipeline.cli.options import AllowCode, Cluster, Directory, Insecure, Json, Out, RunFile, Set
 from pipeline.cli.output import emit, reporting, say
 from pipeline.errors import InputError
+from pipeline.store.place import Place, place
 
 app = typer.Typer(
     name="ntk",
@@ -133,7 +134,8 @@ _stage_command("predict", "Predict the held-out inputs and score them.", "ntk pr
 @app.command(epilog="Examples: ntk spectrum run.yaml; ntk spectrum --compare runs/shallow runs/deep#nngp")
 def spectrum(
     file: Annotated[
-        Path | None, typer.Argument(metavar="RUN.yaml", help="Configuration of the run, unless --compare.")
+        Any,
+        typer.Argument(metavar="RUN.yaml", parser=place, help="Configuration of the run, unless --compare."),
     ] = None,
     overrides: Set = None,
     out: Out = None,
@@ -254,8 +256,8 @@ def submit(
 @app.command(epilog="Example: ntk doctor --cluster local --out runs/first")
 def doctor(
     out: Annotated[
-        Path, typer.Option("--out", metavar="DIR", help="Where a run would be: its file system is probed.")
-    ] = Path(),
+        Any, typer.Option("--out", metavar="DIR", parser=place, help="Where a run would be, which is probed.")
+    ] = ".",
     cluster: Annotated[
         str | None, typer.Option("--cluster", metavar="NAME", help="Probe a worker of this cluster as well.")
     ] = None,
@@ -302,9 +304,9 @@ def schema(as_json: Json = True) -> None:
 
 def _stages(
     only: str | None,
-    file: Path,
+    file: Place,
     overrides: list[str] | None,
-    out: Path | None,
+    out: Place | None,
     cluster: str | None,
     allow_code: bool,
     as_json: bool,

@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from pipeline.store.place import place
+
 RunFile = Annotated[
-    Path, typer.Argument(metavar="RUN.yaml", help="Configuration of the run (`ntk init` writes one).")
+    Any,
+    typer.Argument(
+        metavar="RUN.yaml", parser=place, help="Configuration of the run (`ntk init` writes one)."
+    ),
 ]
-Directory = Annotated[Path, typer.Argument(metavar="DIR", help="A run directory.")]
+Directory = Annotated[
+    Any, typer.Argument(metavar="DIR", parser=place, help="A run directory, or s3://BUCKET/PREFIX.")
+]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout instead of text.")]
 Set = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="A.B=C", help="Override a configuration value; may be repeated."),
 ]
 Out = Annotated[
-    Path | None, typer.Option("--out", metavar="DIR", help="Run directory, instead of the file's `out`.")
+    Any,
+    typer.Option(
+        "--out",
+        metavar="DIR",
+        parser=place,
+        help="Run directory or s3://BUCKET/PREFIX, instead of the file's `out`.",
+    ),
 ]
 Cluster = Annotated[
     str | None,

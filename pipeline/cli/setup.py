@@ -12,13 +12,14 @@ from pipeline.config.load import is_resolved, load_cluster, load_run, origin
 from pipeline.config.model import RunConfig
 from pipeline.plan.resources import one_worker
 from pipeline.stages.prepare import Prepared, prepare
+from pipeline.store.place import Place, place
 
 
 def prepared(
-    file: Path,
+    file: Place,
     *,
     overrides: list[str] | None,
-    out: Path | None,
+    out: Place | None,
     cluster: str | None,
     allow_code: bool,
     alone: bool = False,
@@ -31,7 +32,7 @@ def prepared(
 
 
 def arguments(
-    file: Path, *, overrides: list[str] | None, out: Path | None, cluster: str | None
+    file: Place, *, overrides: list[str] | None, out: Place | None, cluster: str | None
 ) -> tuple[RunConfig, AnyCluster, Path]:
     """The configuration, the cluster, and the folder that names in them are relative to."""
     config = load_run(file, overrides or ())
@@ -60,7 +61,7 @@ def working(
     from pipeline.stages.session import open_session
     from pipeline.store.live import Sign
 
-    sign = Sign(Path(ready.config.out), lease)
+    sign = Sign(place(ready.config.out), lease)
     board = Board(sign)
 
     def announce(executor: Any) -> None:

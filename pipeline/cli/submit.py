@@ -14,6 +14,7 @@ from pipeline.errors import InputError
 from pipeline.stages import status as stages_status
 from pipeline.stages import submit as stages_submit
 from pipeline.store.layout import RunLayout
+from pipeline.store.place import Place, place
 
 WATCH_SECONDS = 5.0
 """Between two looks at a job."""
@@ -23,7 +24,7 @@ LOG_LINES = 40
 
 
 def submit_command(
-    file: Path, *, overrides: list[str] | None, out: Path | None, cluster: str | None, allow_code: bool,
+    file: Path, *, overrides: list[str] | None, out: Place | None, cluster: str | None, allow_code: bool,
     array: int | None, only_print: bool,
 ) -> tuple[dict[str, Any], str]:  # fmt: skip
     """Check that the run can be done there, and submit it, or show the scripts."""
@@ -36,7 +37,7 @@ def submit_command(
             f"cluster {config.cluster!r} is of kind {where.kind}: there is nothing to submit to",
             hint="ntk run uses it at once; entries of kind slurm in cluster.yaml are submitted to (docs/clusters.md)",
         )
-    config = config.model_copy(update={"out": str(Path(config.out).resolve())})
+    config = config.model_copy(update={"out": str(_shared(config.out))})
     if only_print:
         scripts = stages_submit.scripts(config, where, array=array, allow_code=allow_code)
         return {"scripts": scripts}, "\n".join(scripts).rstrip()
@@ -52,9 +53,26 @@ def submit_command(
     return document, f"{text}\nnext: ntk submit {file} --out {config.out} --watch"
 
 
-def directory_of(file: Path, overrides: list[str] | None, out: Path | None) -> Path:
+def directory_of(file: Path, overrides: list[str] | None, out: Place | None) -> Path:
     """The run directory that a configuration names."""
-    return (out or Path(load_run(file, overrides or ()).out)).resolve()
+    return _shared(out or load_run(file, overrides or ()).out)
+
+
+def _shared(out: str | Place) -> Path:
+    """The run directory of jobs: scripts, logs and the run's keys lie in it, where nodes and batch system find them.
+
+    Raises:
+        InputError: it is in an object store.
+    """
+    directory = place(out)
+    if not isinstance(directory, Path):
+        raise InputError(
+            f"{directory}: jobs keep scripts, logs and keys in the run directory, which must be a directory that the "
+            "nodes share",
+            hint="submit with --out on a shared disk, or call `ntk gram --shard K/M` and `ntk run` with this --out in "
+            "a batch script of your own",
+        )
+    return directory.resolve()
 
 
 def show(directory: Path) -> tuple[dict[str, Any], str]:

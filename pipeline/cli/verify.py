@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import Any
 
 from pipeline.cli.output import say
 from pipeline.stages.verify import check, repair
 from pipeline.store.layout import RunLayout
+from pipeline.store.place import Place
 
 
 def verify_command(
-    directory: Path, *, repair: bool, cluster: str | None, allow_code: bool
+    directory: Place, *, repair: bool, cluster: str | None, allow_code: bool
 ) -> tuple[dict[str, Any], str]:
     """The document and the text of a verification; with `repair` of the state after it."""
     count, faults = check(directory, _progress)
@@ -42,7 +42,7 @@ def verify_command(
     return document, text
 
 
-def _repair(directory: Path, faults: list[Any], cluster: str | None, allow_code: bool) -> None:
+def _repair(directory: Place, faults: list[Any], cluster: str | None, allow_code: bool) -> None:
     from pipeline.cli.setup import prepared, working
 
     file = RunLayout(directory).config

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sys
 import time
-from pathlib import Path
 
 from pipeline.cli.output import say
 from pipeline.stages.status import status, to_text
+from pipeline.store.place import Place
 
 TERMINAL_SECONDS = 1.0
 """Between two looks on a terminal, where the text is replaced."""
@@ -16,7 +16,7 @@ LINES_SECONDS = 5.0
 """Between two looks elsewhere, where it is appended."""
 
 
-def watch(directory: Path) -> None:
+def watch(directory: Place) -> None:
     """Show a run's state on stderr until no process is at work on it.
 
     Raises:
@@ -30,7 +30,7 @@ def watch(directory: Path) -> None:
         time.sleep(LINES_SECONDS)
 
 
-def _replace(directory: Path) -> None:
+def _replace(directory: Place) -> None:
     from rich.console import Console
     from rich.live import Live
     from rich.text import Text

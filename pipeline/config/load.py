@@ -36,7 +36,7 @@ def load_run(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
     data.pop(RESOLVED, None)
     for text in overrides:
         _override(data, text)
-    return _absolute(validate(RunConfig, data, str(path)), path.resolve().parent)
+    return _absolute(validate(RunConfig, data, str(path)), _folder(path))
 
 
 def load_cluster(name: str, beside: Path) -> AnyCluster:
@@ -70,7 +70,13 @@ def origin(path: Path) -> Path:
     data = yaml.read(path)
     facts = data.get(RESOLVED) if isinstance(data, dict) else None
     folder = Path(facts["folder"]) if isinstance(facts, dict) and "folder" in facts else None
-    return folder if folder is not None and folder.is_dir() else path.resolve().parent
+    return folder if folder is not None and folder.is_dir() else _folder(path)
+
+
+def _folder(path: Path) -> Path:
+    """The folder of a configuration, which for one in a bucket is the current one."""
+    parent = path.resolve().parent
+    return parent if isinstance(parent, Path) else Path.cwd()
 
 
 def is_resolved(path: Path) -> bool:

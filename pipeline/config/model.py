@@ -272,7 +272,7 @@ class RunConfig(Model):
     cluster: str = "local"
     """A name in cluster.yaml."""
     out: str = "runs/ntk"
-    """The run directory, relative to the current directory."""
+    """The run directory, relative to the current directory; or a place in an object store, `s3://BUCKET/PREFIX`."""
 
     @model_validator(mode="after")
     def _kernel_is_stored(self) -> RunConfig:

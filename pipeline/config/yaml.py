@@ -10,7 +10,7 @@ import io
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import InputError
+from pipeline.errors import InputError, PipelineError
 
 MAX_NODES = 100_000
 """Values a configuration may hold once every alias is written out."""
@@ -32,6 +32,8 @@ def read(path: Path) -> Any:
         raise InputError(f"{path}: is a directory, expected a YAML file") from None
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not UTF-8 text (byte {error.start})") from None
+    except PipelineError:
+        raise  # an object store's, which says for itself what is wrong
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from None
     return parse(text, str(path))

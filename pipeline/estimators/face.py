@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -48,7 +47,7 @@ class _KernelEstimator(BaseEstimator, ABC):
         self.fit_ = (
             fit_in_memory(problem)
             if self.run_dir is None
-            else fit_in_directory(problem, Path(self.run_dir), self.cluster)
+            else fit_in_directory(problem, self.run_dir, self.cluster)
         )
         self.dual_coef_ = self.fit_.alpha
         return self

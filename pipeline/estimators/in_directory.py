@@ -13,7 +13,7 @@ import numpy as np
 from ntk.linalg.matrix_functions import gradient_flow
 from pipeline.config.load import load_cluster, validate
 from pipeline.config.model import RunConfig
-from pipeline.errors import GateError
+from pipeline.errors import GateError, InputError
 from pipeline.estimators.problem import Problem
 from pipeline.stages.operator import stored_operator
 from pipeline.stages.order import run_stages
@@ -21,6 +21,7 @@ from pipeline.stages.predict import PREDICTIONS
 from pipeline.stages.prepare import prepare
 from pipeline.stages.regression import ALPHA
 from pipeline.stages.session import Session, open_session
+from pipeline.store.place import place
 
 RUN, INPUTS = "run", "inputs"
 COVARIANCE_TOLERANCE = 1e-6
@@ -96,7 +97,7 @@ class DirectoryFit:
             return run("solve")["solve"]["ridges"][0]["log_determinant"]
 
 
-def fit_in_directory(problem: Problem, run_dir: Path, cluster: str) -> DirectoryFit:
+def fit_in_directory(problem: Problem, run_dir: Path | str, cluster: str) -> DirectoryFit:
     """Solve a problem by the gram and solve stages, in a folder of its own below `run_dir`.
 
     The folder is named by inputs, network and precision: fitting again with another ridge or other targets reuses the
@@ -105,7 +106,13 @@ def fit_in_directory(problem: Problem, run_dir: Path, cluster: str) -> Directory
     Raises:
         InputError, GateError, TasksFailed, Stopped: see the stages.
     """
-    folder = run_dir / problem.identity
+    where = place(run_dir)
+    if not isinstance(where, Path):
+        raise InputError(
+            f"run_dir: {where}: an estimator keeps its inputs beside its run, which takes a directory",
+            hint="give a directory, or use `ntk run` with `out: s3://…`",
+        )
+    folder = where / problem.identity
     (folder / INPUTS).mkdir(parents=True, exist_ok=True)
     np.save(folder / INPUTS / "x.npy", problem.x)
     np.save(folder / INPUTS / "y.npy", problem.y)

@@ -7,10 +7,8 @@ so threads, memory bandwidth, disk and compilation are those of the run.
 from __future__ import annotations
 
 import dataclasses
-import tempfile
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import fmean
 
 import numpy as np
@@ -28,6 +26,7 @@ from pipeline.stages import gram
 from pipeline.stages.kernels import KernelSpec
 from pipeline.stages.session import Progress, Session, open_session
 from pipeline.stages.worker import opened, worker_name
+from pipeline.store.place import place, temporary_beside
 
 ROUND_SECONDS = 2.0
 """About what a round of tiles may take; a tile that would take longer is measured in a smaller size."""
@@ -86,8 +85,8 @@ def measured(config: RunConfig, spec: KernelSpec, x: np.ndarray, plan: Plan, res
             "gram": config.gram.model_copy(update={"cross": False}),
         }
     )
-    with tempfile.TemporaryDirectory(prefix="ntk-plan-", dir=_existing(Path(config.out))) as folder:
-        config = config.model_copy(update={"out": folder})
+    with temporary_beside(place(config.out)) as folder:
+        config = config.model_copy(update={"out": str(folder)})
         with open_session(config, inputs, spec, {"calibration": ""}, grid, resources) as session:
             return _rates(session, plan.rates)
 
@@ -144,11 +143,3 @@ def _size(plan: Plan, rows: int) -> int:
     while tile > SMALLEST_TILE and tile**2 * plan.rates.pair_seconds > ROUND_SECONDS:
         tile //= 2
     return tile
-
-
-def _existing(path: Path) -> Path:
-    """The nearest folder above the run directory that is there."""
-    path = path.absolute().parent
-    while not path.is_dir():
-        path = path.parent
-    return path

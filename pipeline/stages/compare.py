@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ from pipeline.stages import rundir
 from pipeline.stages.spectrum_arrays import EIGENVALUES, EIGENVECTORS, spectrum_array
 from pipeline.store.arrays import ArrayStore
 from pipeline.store.journal import Journal
+from pipeline.store.place import Place, place
 
 RANKS = (1, 2, 3, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 100_000)
 """Ranks whose eigenvalue ratio is shown; the last one that both know is added."""
@@ -29,7 +29,7 @@ ROWS_FIELD = "data.train.x"
 class Side:
     """One kernel of one run, opened for reading."""
 
-    directory: Path
+    directory: Place
     kernel: str
     store: ArrayStore
     grid: TileGrid
@@ -43,7 +43,7 @@ class Side:
             InputError: there is no run, or it does not store that kernel's spectrum.
         """
         path, _, kernel = text.partition("#")
-        directory = Path(path)
+        directory = place(path)
         facts = rundir.resolved(directory)
         if facts is None:
             raise InputError(f"{directory}: no run here", hint="`ntk run RUN.yaml --out DIR` makes one")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.data import Inputs
@@ -12,6 +11,7 @@ from pipeline.stages import rundir
 from pipeline.stages.depends import TRAIN_X, Depends, differences, fingerprint, inputs_identity
 from pipeline.store.digest import digest
 from pipeline.store.grow import grow
+from pipeline.store.place import Place
 
 if TYPE_CHECKING:
     from pipeline.stages.session import Session
@@ -20,7 +20,7 @@ EXTENDING = "extending"
 """Key in a run's facts: rows that it had, while its arrays are being grown."""
 
 
-def old_rows(directory: Path, stored: dict[str, Any], identity: Depends, inputs: Inputs) -> int | None:
+def old_rows(directory: Place, stored: dict[str, Any], identity: Depends, inputs: Inputs) -> int | None:
     """How many rows a stored run has to which these inputs add some; None when it has these very rows.
 
     Raises:

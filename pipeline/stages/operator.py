@@ -20,7 +20,7 @@ from pipeline.plan.tasks import Record, Task
 from pipeline.stages.session import Session
 from pipeline.stages.tiles import ComputedTiles, StoredTiles, Tiles
 from pipeline.stages.worker import Stopwatch, opened, stored_record
-from pipeline.store.arrays import SCRATCH
+from pipeline.store.scratch import SCRATCH
 
 PRODUCT, ROWS, ROWS_PRODUCT, DIAGONAL = "product", "rows", "rows-product", "diagonal"
 

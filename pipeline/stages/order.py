@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 from pipeline.errors import InputError
@@ -14,6 +13,7 @@ from pipeline.stages import rundir
 from pipeline.stages.depends import STAGES
 from pipeline.stages.session import Session
 from pipeline.store.layout import RunLayout
+from pipeline.store.place import Place
 
 
 def run_stages(
@@ -69,7 +69,7 @@ def collected(session: Session) -> dict[str, Any]:
     )
 
 
-def _write_metrics(directory: Path, metrics: dict[str, Any]) -> None:
+def _write_metrics(directory: Place, metrics: dict[str, Any]) -> None:
     text = json.dumps(metrics, indent=2) + "\n"
     file = RunLayout(directory).metrics
     if not file.exists() or file.read_text(encoding="utf-8") != text:

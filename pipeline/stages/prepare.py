@@ -16,6 +16,7 @@ from pipeline.plan.resources import Resources, resolve
 from pipeline.stages import kernels, rundir
 from pipeline.stages.depends import TRAIN_X, Depends, inputs_identity
 from pipeline.stages.kernels import KernelSpec
+from pipeline.store.place import place
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,5 +127,5 @@ def _plan(config: RunConfig, spec: KernelSpec, sizes: data.Sizes, resources: Res
         kernels=len(config.kernel.get),
         itemsize=spec.itemsize,
     )
-    stored = rundir.resolved(Path(config.out))
+    stored = rundir.resolved(place(config.out))
     return make_plan(config, problem, resources, tile=None if stored is None else stored.get("tile"))

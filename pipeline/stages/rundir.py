@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import platform
-from pathlib import Path
 from typing import Any
 
 from pipeline.config import yaml
@@ -16,13 +15,14 @@ from pipeline.stages.depends import Depends, differences
 from pipeline.store.faults import disk_error
 from pipeline.store.files import replace_file
 from pipeline.store.layout import RunLayout
+from pipeline.store.place import Place
 
 _FACTS = {"identity", "fields", "stages", "rows", "tile"}
 
 _VERSIONED = ("ntk-pipeline", "jax", "numpy", "scipy", "zarr", "distributed")
 
 
-def resolved(directory: Path) -> dict[str, Any] | None:
+def resolved(directory: Place) -> dict[str, Any] | None:
     """What a run directory says about itself (`resolved` in its run.yaml), None when there is no run yet.
 
     Raises:
@@ -47,7 +47,7 @@ def resolved(directory: Path) -> dict[str, Any] | None:
     return found
 
 
-def refuse_other(directory: Path, stored: dict[str, Any], identity: Depends) -> None:
+def refuse_other(directory: Place, stored: dict[str, Any], identity: Depends) -> None:
     """Stop when a directory holds a Gram matrix of other inputs or another kernel.
 
     Raises:
@@ -78,7 +78,7 @@ def facts_of(identity: Depends, stages: dict[str, Depends]) -> dict[str, Any]:
     }
 
 
-def write_run_yaml(directory: Path, config: RunConfig, facts: dict[str, Any]) -> None:
+def write_run_yaml(directory: Place, config: RunConfig, facts: dict[str, Any]) -> None:
     """Write run.yaml (atomically, and only when it says something new): the configuration with every default filled
     in, and under `resolved` the versions, fingerprints and figures that a later reader needs."""
     content = json.loads(config.model_dump_json()) | {RESOLVED: facts | {"versions": versions()}}
@@ -89,7 +89,7 @@ def write_run_yaml(directory: Path, config: RunConfig, facts: dict[str, Any]) ->
     replace_text(file, text)
 
 
-def replace_text(file: Path, text: str) -> None:
+def replace_text(file: Place, text: str) -> None:
     """Replace a file's text in one step: a reader sees the old text or the new one.
 
     Raises:

@@ -44,6 +44,7 @@ from pipeline.store.format import Compression
 from pipeline.store.journal import Journal
 from pipeline.store.layout import RunLayout
 from pipeline.store.lease import Lease
+from pipeline.store.place import Place, place
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +66,7 @@ class Session:
     """
 
     config: RunConfig
-    directory: Path
+    directory: Place
     inputs: data.Inputs
     spec: KernelSpec
     grid: TileGrid
@@ -362,7 +363,7 @@ def open_session(
         InputError: the directory is another run's, or another process is at work on it.
     """
     # Workers on other machines stand somewhere else.
-    directory = Path(config.out) if resources.entry is None else Path(config.out).resolve()
+    directory = place(config.out) if resources.entry is None else place(config.out).resolve()
     stored_facts = rundir.resolved(directory)
     grown_from: int | None = None
     if stored_facts is not None:
@@ -371,12 +372,13 @@ def open_session(
         else:
             rundir.refuse_other(directory, stored_facts, identity)
         grown_from = grown_from or stored_facts.get(extending.EXTENDING)
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(
-            f"{directory}: cannot be made: {error.strerror}", hint="choose another --out"
-        ) from None
+    if isinstance(directory, Path):
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(
+                f"{directory}: cannot be made: {error.strerror}", hint="choose another --out"
+            ) from None
     stages = depends(config, identity, inputs.fingerprints)
     with Lease(directory, lease, waiting=waiting) as held:
         if lease == "run" or stored_facts is None:

@@ -31,8 +31,9 @@ from pipeline.stages.spectrum_arrays import (
 )
 from pipeline.stages.tiles import ahead
 from pipeline.stages.worker import Stopwatch, opened, stored_record, write_behind
-from pipeline.store.arrays import PASSING, ArrayStore
+from pipeline.store.arrays import ArrayStore
 from pipeline.store.faults import TileError
+from pipeline.store.scratch import PASSING
 
 VALUES_KIND, VECTORS_KIND = "band-values", "band-vectors"
 

@@ -20,7 +20,7 @@ from pipeline.stages.operator import stored_operator
 from pipeline.stages.session import Session
 from pipeline.stages.spectrum_arrays import Found, Request, spectrum_array
 from pipeline.stages.worker import Stopwatch, stored_record
-from pipeline.store.arrays import PASSING
+from pipeline.store.scratch import PASSING
 
 NODES, WEIGHTS = "quadrature-nodes", "quadrature-weights"
 

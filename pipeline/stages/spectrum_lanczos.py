@@ -21,7 +21,7 @@ from pipeline.stages.operator import GramOperator, stored_operator
 from pipeline.stages.session import Session
 from pipeline.stages.spectrum_arrays import EIGENVALUES, EIGENVECTORS, Found, Request, spectrum_array
 from pipeline.stages.worker import Stopwatch, stored_record
-from pipeline.store.arrays import PASSING
+from pipeline.store.scratch import PASSING
 
 TOLERANCE = 1e-8
 """Residual ‖K v − λ v‖ relative to λ_max at which a pair counts as found; the eigenvalue is then good to its square."""

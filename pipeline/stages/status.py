@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import Any
 
 from pipeline.config.sizes import human_seconds
@@ -16,12 +15,13 @@ from pipeline.stages.depends import STAGE_OF, STAGES, differences, fingerprint
 from pipeline.store.journal import Journal
 from pipeline.store.layout import RunLayout
 from pipeline.store.live import at_work
+from pipeline.store.place import Place
 
 OLD_SECONDS = 10.0
 """Of what was said longer ago than this its age is shown."""
 
 
-def status(directory: Path) -> dict[str, Any]:
+def status(directory: Place) -> dict[str, Any]:
     """State of every stage: `done`, `partial`, `stale` (with the fields that changed) or `pending`.
 
     Raises:

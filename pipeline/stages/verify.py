@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 from pipeline.errors import InputError
@@ -15,9 +14,12 @@ from pipeline.stages.session import Session
 from pipeline.store.arrays import ArrayStore
 from pipeline.store.faults import TileFault
 from pipeline.store.journal import Journal
+from pipeline.store.place import Place
 
 
-def check(directory: Path, progress: Callable[[int, int], None] | None = None) -> tuple[int, list[TileFault]]:
+def check(
+    directory: Place, progress: Callable[[int, int], None] | None = None
+) -> tuple[int, list[TileFault]]:
     """How many chunks have a record, and what is wrong: chunks that are not as recorded, chunks of finished stages that
     have no record, a journal that is gone.
 

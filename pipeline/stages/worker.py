@@ -9,7 +9,6 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,7 +25,7 @@ BLOCKS_KEPT = 3
 @functools.lru_cache(maxsize=2)
 def opened(directory: str, token: str) -> ArrayStore:
     """The store of a run, opened once per process and stage (`token` changes with the arrays in it)."""
-    return ArrayStore(Path(directory), Journal(Path(directory)).load(), writable=True)
+    return ArrayStore(directory, Journal(directory).load(), writable=True)
 
 
 _inputs: OrderedDict[tuple[str, str, str, int], np.ndarray] = OrderedDict()

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import errno
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipeline.errors import InputError, PipelineError
+
+if TYPE_CHECKING:
+    from pipeline.store.place import Place
 
 _REMEDIES = {
     errno.ENOSPC: "free some space there, or run with --out on another disk; what is stored is kept",
@@ -35,12 +38,28 @@ class TileError(PipelineError):
     exit_code = 1
 
     @classmethod
-    def of(cls, fault: TileFault, directory: Path) -> TileError:
+    def of(cls, fault: TileFault, directory: Place) -> TileError:
         return cls(str(fault), hint=f"ntk verify {directory} --repair")
 
 
-def disk_error(error: OSError, path: Path, doing: str) -> InputError:
+class ObjectStoreError(PipelineError, OSError):
+    """An object store does not do what it was asked; an OSError as a disk's, which says for itself what is wrong."""
+
+
+class StoreUnreachable(ObjectStoreError):
+    """It gives no sound answer, though asked again and again; a rerun resumes."""
+
+    exit_code = 3
+
+
+class StoreRefused(ObjectStoreError):
+    """It says no: no such bucket, no right to it."""
+
+
+def disk_error(error: OSError, path: Place, doing: str) -> PipelineError:
     """A failed read or write as an error for a person: path, cause and remedy."""
+    if isinstance(error, ObjectStoreError):
+        return error
     cause = error.strerror or str(error)
     remedy = _REMEDIES.get(error.errno or 0, "check the disk and its permissions; a rerun resumes")
     return InputError(f"{path}: cannot {doing}: {cause}", hint=remedy)

@@ -7,18 +7,23 @@ import uuid
 from collections.abc import Buffer
 from pathlib import Path
 
+from pipeline.store.place import ObjectPath, Place
+
 # Left behind by a writer that was killed; never read.
 PARTIAL = ".partial"
 
 
-def replace_file(path: Path, data: Buffer) -> None:
+def replace_file(path: Place, data: Buffer) -> None:
     """Write a whole file: beside it, flushed to disk, then renamed over it, then the directory flushed.
 
-    Missing parent directories are made (and flushed).
+    Missing parent directories are made (and flushed). An object is written in one request, which does as much.
 
     Raises:
         OSError: as the file system says; the old content is still there, whole.
     """
+    if isinstance(path, ObjectPath):
+        path.write_bytes(data)
+        return
     make_directory(path.parent)
     partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}{PARTIAL}")
     try:

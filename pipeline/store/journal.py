@@ -13,13 +13,15 @@ import re
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.plan.tasks import Chunk, Record
 from pipeline.store.faults import disk_error
 from pipeline.store.layout import RunLayout
-from pipeline.store.segments import Rank, decode_lines, segment_sizes
+from pipeline.store.place import ObjectPath, Place, place
+from pipeline.store.segment_files import SegmentFiles
+from pipeline.store.segment_objects import SegmentObjects
+from pipeline.store.segments import Rank, decode_lines
 
 if TYPE_CHECKING:
     from pipeline.store.writer import JournalWriter
@@ -58,9 +60,10 @@ class Journal:
         directory: the run directory.
     """
 
-    def __init__(self, directory: Path | str):
-        self.directory = Path(directory)
+    def __init__(self, directory: Place | str):
+        self.directory = place(directory)
         self._path = RunLayout(self.directory).journal
+        self._segments = segments_at(self._path)
         self._lock = threading.Lock()
         self._forget()
 
@@ -138,7 +141,7 @@ class Journal:
 
     def _catch_up(self) -> None:
         try:
-            sizes = segment_sizes(self._path)
+            sizes = self._segments.sizes()
             if any(sizes.get(rank, -1) < used for rank, (used, _, _) in self._read.items()):
                 # A failed append was taken back, or someone removed a segment: what it said may be gone.
                 self._forget()
@@ -150,9 +153,7 @@ class Journal:
 
     def _read_on(self, rank: Rank, size: int) -> None:
         used, line, _ = self._read.get(rank, (0, 0, 0))
-        with (self._path / rank[1]).open("rb") as file:
-            file.seek(used)
-            bodies, length = decode_lines(file.read())
+        bodies, length = decode_lines(self._segments.read(rank, used))
         for body in bodies:
             line += 1
             if body is None or not self._apply((rank, line), body):
@@ -213,6 +214,11 @@ class Journal:
             if array == prefix or array.startswith(prefix + "/"):
                 for key in [key for key, entry in records.items() if entry[:2] < order]:
                     del records[key]
+
+
+def segments_at(path: Place) -> SegmentFiles | SegmentObjects:
+    """The segments of the journal there."""
+    return SegmentObjects(path) if isinstance(path, ObjectPath) else SegmentFiles(path)
 
 
 def _parse(body: bytes) -> Record:

@@ -3,50 +3,54 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
+
+from pipeline.store.place import Place
 
 
 @dataclass(frozen=True, slots=True)
-class RunLayout:
+class RunLayout[Where: Place]:
     """Where things are in a run directory."""
 
-    directory: Path
+    directory: Where
 
     @property
-    def config(self) -> Path:
+    def config(self) -> Where:
         """The resolved configuration, with versions and fingerprints."""
-        return self.directory / "run.yaml"
+        return self._below("run.yaml")
 
     @property
-    def store(self) -> Path:
+    def store(self) -> Where:
         """The Zarr group."""
-        return self.directory / "store.zarr"
+        return self._below("store.zarr")
 
     @property
-    def journal(self) -> Path:
+    def journal(self) -> Where:
         """Directory of the journal's segments."""
-        return self.directory / "journal"
+        return self._below("journal")
 
     @property
-    def leases(self) -> Path:
+    def leases(self) -> Where:
         """Directory that says who may write."""
-        return self.directory / "leases"
+        return self._below("leases")
 
     @property
-    def jobs(self) -> Path:
+    def jobs(self) -> Where:
         """What a batch system's jobs need and leave: scripts, their configuration, logs, the run's keys."""
-        return self.directory / "jobs"
+        return self._below("jobs")
 
     @property
-    def job_history(self) -> Path:
+    def job_history(self) -> Where:
         """Jobs and their attempts, one JSON document a line, appended to."""
-        return self.jobs / "history.jsonl"
+        return self._below(f"{self.jobs.name}/history.jsonl")
 
     @property
-    def metrics(self) -> Path:
+    def metrics(self) -> Where:
         """Every figure that the report shows."""
-        return self.directory / "metrics.json"
+        return self._below("metrics.json")
 
     @property
-    def report(self) -> Path:
-        return self.directory / "report.html"
+    def report(self) -> Where:
+        return self._below("report.html")
+
+    def _below(self, name: str) -> Where:
+        return self.directory / name  # pyright: ignore[reportReturnType]

@@ -10,12 +10,12 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 from types import TracebackType
 
 from pipeline.errors import InputError
 from pipeline.store.faults import disk_error
 from pipeline.store.layout import RunLayout
+from pipeline.store.place import Place, place
 from pipeline.store.process import home, own_start
 from pipeline.store.register import Holder, Register, State
 
@@ -45,14 +45,14 @@ class Lease:
 
     def __init__(
         self,
-        directory: Path | str,
+        directory: Place | str,
         name: str = "run",
         *,
         patience: float = PATIENCE_SECONDS,
         beat: float = BEAT_SECONDS,
         waiting: Callable[[str], None] | None = None,
     ):
-        self.directory = Path(directory)
+        self.directory = place(directory)
         self.name = name
         self.patience = patience
         self.beat = beat
@@ -76,6 +76,7 @@ class Lease:
 
         Raises:
             InputError: someone alive holds it (the message names them), or the directory cannot be written.
+            StoreRefused: an object store that would let two runs hold it.
         """
         me = Holder(
             name=self.name,
@@ -87,6 +88,7 @@ class Lease:
             since=round(time.time(), 3),
         )
         try:
+            self._register.open(me.token)
             self._register.beat(me.token, 0)
             while not (state := self._register.read()).holds(me.token):
                 dead = {holder.token for holder in state.holders if holder.is_gone()}

@@ -11,10 +11,10 @@ import os
 import time
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from pipeline.store.layout import RunLayout
+from pipeline.store.place import ObjectPath, Place
 from pipeline.store.register import Register
 
 _SUFFIX = ".live"
@@ -49,13 +49,17 @@ class Sign:
         lease: that is held.
     """
 
-    def __init__(self, directory: Path, lease: str):
+    def __init__(self, directory: Place, lease: str):
         self._path = RunLayout(directory).leases / f"{lease}{_SUFFIX}"
 
     def write(self, said: dict[str, Any]) -> None:
-        draft = self._path.with_suffix(".saying")
+        text = json.dumps({"at": time.time(), "pid": os.getpid()} | said)
         with suppress(OSError):
-            draft.write_text(json.dumps({"at": time.time(), "pid": os.getpid()} | said))
+            if isinstance(self._path, ObjectPath):
+                self._path.write_bytes(text.encode(), quick=True)
+                return
+            draft = self._path.with_suffix(".saying")
+            draft.write_text(text)
             draft.replace(self._path)
 
     def remove(self) -> None:
@@ -63,7 +67,7 @@ class Sign:
             self._path.unlink(missing_ok=True)
 
 
-def at_work(directory: Path) -> list[Live]:
+def at_work(directory: Place) -> list[Live]:
     """Every process that holds a lease on a run and is not known to be dead.
 
     Raises:

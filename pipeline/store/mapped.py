@@ -1,4 +1,4 @@
-"""Chunk files that hold plain values, mapped into memory instead of copied."""
+"""Chunks that hold plain values, taken as they lie in the page cache or came from the network, without a copy."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import mmap
 import os
 import sys
 import time
+from collections.abc import Buffer
 from pathlib import Path
 from typing import Any
 
@@ -16,31 +17,51 @@ CHECKSUM_BYTES = 4
 """What crc32c appends to the values."""
 
 
-def mapped_chunk(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray[Any, Any] | None:
-    """The values of an uncompressed chunk, read-only, straight from the page cache.
+def mapped(path: Path) -> Buffer:
+    """A file's bytes, read-only, straight from the page cache.
 
     A private copy of a 16 MB tile costs four times what the system needs to hand out its pages: fresh memory has
-    to be cleared and filled. The file's checksum is not looked at: compare the digest of the values.
+    to be cleared and filled.
 
     Args:
         path: the file; it is never changed in place, only replaced, so that a mapping stays what it is.
-        shape: of a whole chunk; files at the edge are padded to it.
-        dtype: of the entries.
-
-    Returns:
-        None where the file is not of the length that it should have, or the machine is big-endian.
 
     Raises:
         OSError: the file cannot be opened.
     """
-    nbytes = math.prod(shape) * dtype.itemsize
     with path.open("rb") as file:
         size = file.seek(0, 2)
-        if size != nbytes + CHECKSUM_BYTES or not nbytes or sys.byteorder != "little":
-            return None
+        if not size:
+            return b""
         pages = mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ)
     pages.madvise(mmap.MADV_WILLNEED)
-    return np.frombuffer(pages, dtype, math.prod(shape)).reshape(shape)
+    return pages
+
+
+def plain_values(
+    contents: Buffer, shape: tuple[int, ...], dtype: np.dtype[Any]
+) -> np.ndarray[Any, Any] | None:
+    """The values of an uncompressed chunk without a copy, read-only. The checksum behind them is not looked at: compare
+    the digest of the values.
+
+    Args:
+        contents: of the chunk's file or object.
+        shape: of a whole chunk; files at the edge are padded to it.
+        dtype: of the entries.
+
+    Returns:
+        None where there are not as many bytes as there should be, or the machine is big-endian.
+    """
+    count = math.prod(shape)
+    with memoryview(contents) as view:
+        size = view.nbytes
+    if size != count * dtype.itemsize + CHECKSUM_BYTES or not count or sys.byteorder != "little":
+        return None
+    values = np.frombuffer(contents, dtype, count)
+    # What came over a network may begin at any address.
+    values = np.require(values, requirements="A").reshape(shape)
+    values.flags.writeable = False
+    return values
 
 
 Identity = tuple[int, int, int]

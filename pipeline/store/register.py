@@ -1,9 +1,9 @@
-"""Who holds leases on a run directory: a register that changes by compare-and-swap on plain files.
+"""Who holds leases on a run directory: a register that changes by compare-and-swap on plain files or objects.
 
 State g is the file ``leases/{g:08d}.json``, complete when it appears and never changed. The state that counts
 is the highest; it is replaced by creating g + 1, which succeeds for one process only. So takeover, release
 and entry are one operation, without locks, and an object store that refuses to overwrite
-(``If-None-Match: *``) could do the same.
+(``If-None-Match: *``) does the same.
 
 A holder shows that it lives by a counter in a file of its own, ``leases/{token}.beat``, which nobody else
 writes: a process that slept past its lease can thus never disturb the next holder.
@@ -12,14 +12,13 @@ writes: a process that slept past its lease can thus never disturb the next hold
 from __future__ import annotations
 
 import json
-import os
 import re
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 from pipeline.errors import InputError
 from pipeline.store.faults import disk_error
-from pipeline.store.files import make_directory
+from pipeline.store.folder import folder_at
+from pipeline.store.place import Place
 from pipeline.store.process import home, is_running
 
 _STATE = re.compile(r"(\d{8})\.json")
@@ -70,14 +69,19 @@ class State:
 class Register:
     """The files of the register.
 
-    Every method raises InputError when the file system refuses.
+    Every method raises InputError (of an object store `ObjectStoreError`) when the file system refuses.
 
     Args:
         path: the ``leases`` directory; made when it is not there.
     """
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Place):
         self._path = path
+        self._folder = folder_at(path)
+
+    def open(self, token: str) -> None:
+        """Make the directory where there is none, and sure that a state can be created once only; raises OSError."""
+        self._folder.require_creation(_draft(token))
 
     def read(self) -> State:
         """The state that counts; generation 0 without holders when nobody ever held a lease."""
@@ -86,7 +90,7 @@ class Register:
                 generation = self._highest()
                 if generation == 0:
                     return State(0, ())
-                text = self._file(generation).read_text()
+                text = self._folder.read(_state(generation))
             except FileNotFoundError:
                 continue  # Superseded and swept away between the two calls.
             except OSError as error:
@@ -95,7 +99,7 @@ class Register:
                 holders = tuple(Holder(**holder) for holder in json.loads(text)["holders"])
             except (ValueError, KeyError, TypeError) as error:
                 raise InputError(
-                    f"{self._file(generation)}: not a lease file of this version",
+                    f"{self._path / _state(generation)}: not a lease file of this version",
                     hint=f"when no run is active there, remove the directory {self._path}",
                 ) from error
             return State(generation, holders)
@@ -110,19 +114,10 @@ class Register:
             Whether the file was created. The caller reads the register again to know where it stands: a
             generation that was already superseded *and* swept away can be created once more, to no effect.
         """
-        draft = self._path / f"{token}.draft"
+        text = json.dumps({"holders": [asdict(holder) for holder in holders]})
         try:
-            make_directory(self._path)
-            with draft.open("w") as file:
-                json.dump({"holders": [asdict(holder) for holder in holders]}, file)
-                file.flush()
-                os.fsync(file.fileno())
-            try:
-                os.link(draft, self._file(state.generation + 1))
-            except FileExistsError:
+            if not self._folder.create(_state(state.generation + 1), text, _draft(token)):
                 return False
-            finally:
-                draft.unlink()
             self._sweep(state, holders)
         except OSError as error:
             raise disk_error(error, self._path, "write a lease") from error
@@ -130,30 +125,22 @@ class Register:
 
     def beat(self, token: str, count: int) -> None:
         """Set a holder's counter; raises OSError."""
-        make_directory(self._path)
-        (self._path / f"{token}.beat").write_text(str(count))
+        self._folder.write(_beat(token), str(count))
 
     def pulse(self, token: str) -> str | None:
         """A holder's counter as it stands; None when it has none."""
         try:
-            return (self._path / f"{token}.beat").read_text()
+            return self._folder.read(_beat(token))
         except OSError:
             return None
 
     def forget(self, token: str) -> None:
         """Remove a holder's files."""
-        (self._path / f"{token}.beat").unlink(missing_ok=True)
-        (self._path / f"{token}.draft").unlink(missing_ok=True)
-
-    def _file(self, generation: int) -> Path:
-        return self._path / f"{generation:08d}.json"
+        self._folder.remove(_beat(token))
+        self._folder.remove(_draft(token))
 
     def _generations(self) -> list[int]:
-        try:
-            names = os.listdir(self._path)
-        except FileNotFoundError:
-            return []
-        return [int(match[1]) for name in names if (match := _STATE.fullmatch(name))]
+        return [int(match[1]) for name in self._folder.names() if (match := _STATE.fullmatch(name))]
 
     def _highest(self) -> int:
         return max(self._generations(), default=0)
@@ -167,4 +154,16 @@ class Register:
         generations = self._generations()
         for generation in generations:
             if generation < min(old.generation, max(generations) - 1):
-                self._file(generation).unlink(missing_ok=True)
+                self._folder.remove(_state(generation))
+
+
+def _state(generation: int) -> str:
+    return f"{generation:08d}.json"
+
+
+def _beat(token: str) -> str:
+    return f"{token}.beat"
+
+
+def _draft(token: str) -> str:
+    return f"{token}.draft"

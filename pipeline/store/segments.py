@@ -3,7 +3,8 @@
 A segment has one writer in its whole life and is never written again after that: a torn line can only be its
 last. Its name is ``{epoch}-{host}-{pid}-{random}.jsonl``; the epoch is one more than the highest one present
 when the writer was opened, which orders the segments without asking any clock. A line is the CRC-32 of the
-rest (8 hex digits), a space, one JSON object and a newline.
+rest (8 hex digits), a space, one JSON object and a newline. Where segments lie, and how a line gets there, is
+``segment_files`` and ``segment_objects``.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ import re
 import secrets
 import socket
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 from zlib import crc32
 
@@ -38,25 +38,6 @@ def rank_of(name: str) -> Rank | None:
     if not (dash and epoch.isdecimal() and name.endswith(SUFFIX)):
         return None
     return int(epoch), name
-
-
-def segment_sizes(directory: Path) -> dict[Rank, int]:
-    """Size in bytes of every segment, in rank order; empty when there is no journal yet.
-
-    Raises:
-        OSError: the directory is there but cannot be read.
-    """
-    sizes: dict[Rank, int] = {}
-    try:
-        entries = os.scandir(directory)
-    except FileNotFoundError:
-        return sizes
-    with entries:
-        for entry in entries:
-            rank = rank_of(entry.name)
-            if rank is not None:
-                sizes[rank] = entry.stat().st_size
-    return dict(sorted(sizes.items()))
 
 
 def encode_lines(entries: Iterable[dict[str, Any]]) -> bytes:

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from pipeline.errors import InputError
 from pipeline.plan.tasks import Record
 from pipeline.store.journal import Journal
-from pipeline.store.segments import decode_lines, encode_lines, segment_sizes
+from pipeline.store.segment_files import SegmentFiles
+from pipeline.store.segments import decode_lines, encode_lines
 
 
 def record(key=(0, 0), digest="d", array="gram/ntk", **fields):
@@ -248,7 +249,7 @@ def test_the_guard_has_the_last_word(tmp_path):
 
     with Journal(tmp_path).writer(guard=lost) as writer, pytest.raises(InputError, match="lost the lease"):
         writer.append([record()])
-    assert segment_sizes(tmp_path / "journal") == {}
+    assert SegmentFiles(tmp_path / "journal").sizes() == {}
 
 
 WRITE_FOR_EVER = """
