@@ -133,7 +133,14 @@ def gram_tasks(
     Raises:
         ValueError: side is not positive.
     """
-    return tuple(_tasks(KIND, _upper_squares(grid.blocks, cut), names, gram_array, done))
+    return tuple(each_gram_task(grid, names, done, cut))
+
+
+def each_gram_task(
+    grid: TileGrid, names: tuple[str, ...], done: Collection[Chunk], cut: Cut = Cut()
+) -> Iterator[Task]:
+    """As ``gram_tasks``, one after the other."""
+    return _tasks(KIND, _upper_squares(grid.blocks, cut), names, gram_array, done)
 
 
 def cross_tasks(
@@ -147,7 +154,14 @@ def cross_tasks(
     Raises:
         ValueError: side is not positive.
     """
-    return tuple(_tasks(CROSS_KIND, _rectangles(rows, columns, side), names, cross_array, done))
+    return tuple(each_cross_task(rows, columns, names, done, side))
+
+
+def each_cross_task(
+    rows: int, columns: int, names: tuple[str, ...], done: Collection[Chunk], side: int = 1
+) -> Iterator[Task]:
+    """As ``cross_tasks``, one after the other."""
+    return _tasks(CROSS_KIND, _rectangles(rows, columns, side), names, cross_array, done)
 
 
 def _tasks(

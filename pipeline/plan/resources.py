@@ -28,7 +28,10 @@ ASSUMED_FLOPS = 20e9
 """Flops a second of one thread, where nothing was measured."""
 
 GPU_SHARE = 0.75
-"""Share of a GPU's memory that JAX takes when it starts."""
+"""Share of a GPU's memory that JAX takes when it starts, unless a person says how much a worker may use."""
+
+MOST_GPU_SHARE = 0.95
+"""More than this is not JAX's to take: the driver needs some."""
 
 FEW_CORES = 8
 """Up to this many cores a worker computes with one thread, beyond with four: fewer processes to feed."""
@@ -46,6 +49,7 @@ class Resources:
         dashboard: whether the scheduler's dashboard is served.
         device: what a worker computes with.
         gpus: of this machine, one for each worker, as `CUDA_VISIBLE_DEVICES` names them.
+        gpu_shares: of the memory of each, which JAX takes at its start.
         interface: network interface to listen on where workers are on other machines; None: the host name's.
         price: of a worker for an hour, if the cluster says.
         ready_seconds: how long to wait for workers on other machines.
@@ -59,6 +63,7 @@ class Resources:
     dashboard: bool = False
     device: Device = "cpu"
     gpus: tuple[str, ...] = ()
+    gpu_shares: tuple[float, ...] = ()
     price: float | None = None
     interface: str | None = None
     ready_seconds: int = 0
@@ -90,7 +95,16 @@ def resolve(cluster: AnyCluster, *, cores: int | None = None, total: int | None 
         share = min(min(found.values()) * GPU_SHARE, total * USABLE / len(found))
         memory = int(share) if cluster.memory == "auto" else parse_bytes(cluster.memory)
         return Resources(
-            "local-gpu", len(found), cluster.threads, memory, cluster.dashboard, gpus=tuple(found)
+            "local-gpu",
+            len(found),
+            cluster.threads,
+            memory,
+            cluster.dashboard,
+            gpus=tuple(found),
+            gpu_shares=tuple(
+                GPU_SHARE if cluster.memory == "auto" else min(memory / size, MOST_GPU_SHARE)
+                for size in found.values()
+            ),
         )
     threads = (1 if cores <= FEW_CORES else 4) if cluster.threads == "auto" else cluster.threads
     workers = max(1, cores // threads) if cluster.workers == "auto" else cluster.workers

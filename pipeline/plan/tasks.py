@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from sys import intern
 from typing import Any
@@ -29,6 +30,28 @@ class Task:
     deps: tuple[str, ...] = ()
     writes: tuple[Chunk, ...] = ()
     priority: int = 0
+
+
+class Tasks:
+    """Tasks without dependencies that are made anew each time they are iterated over, so that a plan of 100,000 of them
+    takes no memory.
+
+    Args:
+        make: gives an iterator over the tasks, the same each time.
+    """
+
+    def __init__(self, make: Callable[[], Iterator[Task]]):
+        self._make = make
+        self._count = self.chunks = 0
+        for task in make():
+            self._count += 1
+            self.chunks += len(task.writes)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[Task]:
+        return self._make()
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.config.cluster import AddressCluster, SshCluster
+from pipeline.runtime.environment import gpu_slot
 from pipeline.runtime.executor import Executor
 from pipeline.runtime.serial import SerialExecutor
 
@@ -20,12 +21,14 @@ class SerialSettings:
 
 @dataclass(frozen=True, slots=True)
 class LocalSettings:
-    """``workers`` processes on this machine, each with ``threads`` BLAS and XLA threads, and one of ``gpus`` if any."""
+    """``workers`` processes on this machine, each with ``threads`` BLAS and XLA threads, and one of ``gpus`` if any, of
+    whose memory JAX takes ``gpu_shares``."""
 
     workers: int
     threads: int = 1
     dashboard: bool = True
     gpus: tuple[str, ...] = ()
+    gpu_shares: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,10 +88,11 @@ def open_executor(settings: Settings, environment: Mapping[str, str] | None = No
     match settings:
         case SerialSettings():
             yield SerialExecutor()
-        case LocalSettings(workers, threads, dashboard, gpus):
+        case LocalSettings(workers, threads, dashboard, gpus, shares):
             from pipeline.runtime.local import open_local
 
-            with open_local(workers, threads, environment, dashboard=dashboard, gpus=gpus) as executor:
+            slots = [gpu_slot(gpu, share) for gpu, share in zip(gpus, shares, strict=True)]
+            with open_local(workers, threads, environment, dashboard=dashboard, gpus=slots) as executor:
                 yield executor
         case RemoteSettings(meeting, workers, threads, ready_seconds, interface, insecure):
             from pipeline.runtime.remote import open_remote

@@ -13,7 +13,7 @@ from distributed import Scheduler
 from distributed.diagnostics.plugin import SchedulerPlugin
 from distributed.scheduler import WorkerState
 
-from pipeline.runtime.dask_settings import CONFIG, LOOPBACK
+from pipeline.runtime.dask_settings import CONFIG, LOOPBACK, THREADS
 from pipeline.runtime.supervisor import FROZEN_SECONDS, Slot
 
 # The scheduler gave a worker up, yet its process lives: after this it is killed and replaced.
@@ -52,12 +52,13 @@ class LocalCrew:
     Args:
         slots: their processes are starting already.
         threads: of BLAS and XLA in each, for the record.
-        dashboard: serve Dask's dashboard.
+        resource: Dask's name of what every worker here has.
     """
 
-    def __init__(self, slots: list[Slot], threads: int):
+    def __init__(self, slots: list[Slot], threads: int, resource: str | None = None):
         self._slots = slots
         self._threads = threads
+        self._resources = {} if resource is None else {resource: THREADS}
         self._on_change: Callable[[], None] = lambda: None
         self._scheduler: Scheduler | None = None
         self._frozen: set[int] = set()
@@ -88,8 +89,8 @@ class LocalCrew:
         options = {
             "scheduler_ip": self._scheduler.address,
             "name": name,
-            # One computes, the other stores what was computed before (see ``worker_side``).
-            "nthreads": 2,
+            "nthreads": THREADS,
+            "resources": self._resources,
             "host": LOOPBACK,
             "dashboard": False,
             "dashboard_address": f"{LOOPBACK}:0",

@@ -119,11 +119,16 @@ class _Bundle:
 
 
 class DaskExecutor:
-    """Runs tasks on the workers of a Dask scheduler. See ``Executor``."""
+    """Runs tasks on the workers of a Dask scheduler. See ``Executor``.
 
-    def __init__(self, loop: LoopThread, crew: Crew, address: str):
+    Args:
+        needs: Dask resource that a worker must have to be given a task.
+    """
+
+    def __init__(self, loop: LoopThread, crew: Crew, address: str, *, needs: str | None = None):
         self._loop = loop
         self._crew = crew
+        self._resources = {} if needs is None else {needs: 1}
         self._outcomes: queue.SimpleQueue[tuple[int, Outcome] | None] = queue.SimpleQueue()
         self._topic = f"ntk-{uuid.uuid4().hex}"
         self._stage = _Stage(0, b"")
@@ -276,6 +281,7 @@ class DaskExecutor:
             key=f"{attempts[0].task.kind}-{number:012d}",
             # Dask's own notion of order is coarse: what comes within 100 ms counts as simultaneous.
             priority=-number,
+            resources=self._resources,
             pure=False,
             workers=allowed,
         )

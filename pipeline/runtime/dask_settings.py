@@ -14,6 +14,12 @@ LOOPBACK = "127.0.0.1"
 # all 1.4 s of a scipy.linalg.eigh; numpy.linalg.eigh lets go of it). A frozen process is found by its state.
 WORKER_TTL = "30 minutes"
 
+THREADS = 2
+"""Of a Dask worker: one computes, the other stores what was computed before (see ``worker_side``)."""
+
+GPU = "GPU"
+"""Dask resource of a worker that has a GPU, as many as it has threads: a task that needs one takes one of them."""
+
 CONFIG: dict[str, object] = {
     # The bounded window of the frontier balances the load; stealing only adds messages.
     "distributed.scheduler.work-stealing": False,

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 
 from pipeline.errors import PipelineError, TasksFailed
-from pipeline.plan.tasks import Record, Task
+from pipeline.plan.tasks import Record, Task, Tasks
 from pipeline.runtime.events import (
     Finished,
     Listener,
@@ -20,6 +20,7 @@ from pipeline.runtime.events import (
 from pipeline.runtime.executor import Executor, Outcome
 from pipeline.runtime.frontier import DEFAULT_MAX_RETRIES, Frontier, State
 from pipeline.runtime.stop import StopFlag
+from pipeline.runtime.stream import Stream
 
 # Seconds that running tasks get to finish once a stop was asked for or the drive gives up.
 DEFAULT_GRACE = 5.0
@@ -31,7 +32,7 @@ _TURN_SECONDS = 0.5
 
 
 def drive(
-    tasks: Iterable[Task],
+    tasks: Iterable[Task] | Tasks,
     executor: Executor,
     *,
     on_records: Callable[[list[Record]], None],
@@ -45,11 +46,11 @@ def drive(
     """Runs every task once its dependencies are done. The executor is bound to the stage's work already.
 
     Args:
-        tasks: in plan order.
+        tasks: in plan order; ``Tasks`` are made as they are handed out.
         on_records: makes records durable. Called in this thread with the records of every task that ended
             since the last call, before these tasks count as done. A record may come twice (at-least-once
             execution).
-        done: keys finished earlier.
+        done: keys finished earlier, which ``Tasks`` do not contain.
         listener: told what happens, in this thread.
         stop: once set, no task begins, running ones get ``grace`` seconds, what they deliver is recorded.
         max_retries: how often one task may be lost with its worker before it counts as failed.
@@ -67,7 +68,7 @@ def drive(
 class _Drive:
     def __init__(
         self,
-        tasks: Iterable[Task],
+        tasks: Iterable[Task] | Tasks,
         executor: Executor,
         on_records: Callable[[list[Record]], None],
         done: Iterable[str],
@@ -77,7 +78,9 @@ class _Drive:
         max_retries: int,
         max_failures: int,
     ):
-        self._frontier = Frontier(tasks, done, max_retries)
+        self._frontier: Frontier | Stream = (
+            Stream(tasks, max_retries) if isinstance(tasks, Tasks) else Frontier(tasks, done, max_retries)
+        )
         self._executor = executor
         self._on_records = on_records
         self._tell: Listener = listener or (lambda event: None)

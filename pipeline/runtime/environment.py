@@ -6,6 +6,8 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from pipeline.plan.resources import GPU_SHARE
+
 # CPU time ÷ wall time of a 1500² float32 product and of a chain of exp and sin, jaxlib 0.12 on two cores:
 #   nothing set                                       1.96  1.98  two XLA threads
 #   XLA_FLAGS=--xla_cpu_multi_thread_eigen=false      1.95  1.99  nor does intra_op_parallelism_threads=1 help
@@ -60,7 +62,20 @@ def prompt_release() -> dict[str, str]:
     return {name: os.environ.get(name, value) for name, value in wanted.items()}
 
 
+def gpu_memory(share: float = GPU_SHARE) -> dict[str, str]:
+    """Variables with which JAX takes this share of a GPU's memory at its start: what a plan promised is there.
+
+    A person's own setting wins; without a GPU they mean nothing."""
+    wanted = {"XLA_PYTHON_CLIENT_PREALLOCATE": "true", "XLA_PYTHON_CLIENT_MEM_FRACTION": f"{share:.3f}"}
+    return {name: os.environ.get(name, value) for name, value in wanted.items()}
+
+
+def gpu_slot(gpu: str, share: float) -> dict[str, str]:
+    """Variables of the worker of one GPU, which sees no other, and takes a share of its memory."""
+    return {"CUDA_VISIBLE_DEVICES": gpu} | gpu_memory(share)
+
+
 def worker_environment(threads: int, extra: Mapping[str, str] | None = None) -> dict[str, str]:
     """This process's environment with a worker's limits and cache, overridden by ``extra``."""
-    own = thread_limits(threads) | compilation_cache() | prompt_release()
+    own = thread_limits(threads) | compilation_cache() | prompt_release() | gpu_memory()
     return {**os.environ, **own, **(extra or {})}

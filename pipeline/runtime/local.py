@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from pipeline.runtime.dask_settings import CONFIG, quiet_logs
+from pipeline.runtime.dask_settings import CONFIG, GPU, quiet_logs
 from pipeline.runtime.environment import worker_environment
 from pipeline.runtime.loop import LoopThread, quietly
 from pipeline.runtime.supervisor import supervised
@@ -22,7 +22,7 @@ def open_local(
     environment: Mapping[str, str] | None = None,
     *,
     dashboard: bool = True,
-    gpus: Sequence[str] = (),
+    gpus: Sequence[Mapping[str, str]] = (),
 ) -> Iterator[DaskExecutor]:
     """``workers`` processes here with ``threads`` BLAS and XLA threads each; one task at a time in each.
 
@@ -30,14 +30,15 @@ def open_local(
 
     Args:
         environment: variables for the workers, in addition to this process's own.
-        gpus: for each worker the one that it sees, as ``CUDA_VISIBLE_DEVICES`` names it; none: as this process.
+        gpus: for each worker the variables of its GPU (``gpu_slot``), and then every task goes to one of these; none:
+            workers see what this process does.
         dashboard: serve Dask's dashboard on loopback; ``executor.dashboard_link`` says where.
     """
     loop = LoopThread("dask")
     with contextlib.ExitStack() as stack:
         stack.callback(loop.stop)
         each = worker_environment(threads, environment)
-        environments = [each | {"CUDA_VISIBLE_DEVICES": gpu} for gpu in gpus] or [each] * workers
+        environments = [each | dict(gpu) for gpu in gpus] or [each] * workers
         slots = stack.enter_context(supervised(environments, loop))
         # Not before the workers' processes: importing Dask takes 0.45 s, here and there at the same time. And in
         # this thread: imports of one package in two threads can deadlock.
@@ -48,8 +49,10 @@ def open_local(
 
         stack.enter_context(config.set(CONFIG))
         stack.enter_context(quiet_logs())
-        crew = LocalCrew(slots, threads)
+        crew = LocalCrew(slots, threads, GPU if gpus else None)
         stack.callback(quietly, lambda: loop.call(crew.close()))
-        executor = DaskExecutor(loop, crew, loop.call(crew.start(dashboard=dashboard)))
+        executor = DaskExecutor(
+            loop, crew, loop.call(crew.start(dashboard=dashboard)), needs=GPU if gpus else None
+        )
         stack.callback(quietly, executor.close)
         yield executor

@@ -8,7 +8,7 @@ the order of the work.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,14 +20,14 @@ from pipeline.plan.gram import (
     Cut,
     blocks_kept,
     cross_array,
-    cross_tasks,
+    each_cross_task,
+    each_gram_task,
     gram_array,
-    gram_tasks,
     rows_kept,
     supertile,
 )
 from pipeline.plan.rates import assumed
-from pipeline.plan.tasks import Chunk, Record, Task
+from pipeline.plan.tasks import Chunk, Record, Task, Tasks
 from pipeline.plan.tiles import TileGrid
 from pipeline.stages import check
 from pipeline.stages.depends import fingerprint
@@ -172,24 +172,22 @@ def create_arrays(session: Session) -> list[str]:
     return list(shapes)
 
 
-def _tasks(session: Session, cut: Cut, shard: tuple[int, int] | None, done: set[Chunk]) -> list[Task]:
+def _tasks(session: Session, cut: Cut, shard: tuple[int, int] | None, done: set[Chunk]) -> Tasks:
     """What is left to do of the whole matrix, or of one share of it."""
-    every = _plan(session, cut, done)
     if shard is None:
-        return every
+        return Tasks(lambda: _plan(session, cut, done))
     # Shares are cut from the whole plan, so that they are disjoint whatever each finds done when it starts.
     fresh = _plan(session, cut, ())
     mine = {task.key for index, task in enumerate(fresh) if index % shard[1] == shard[0] - 1}
-    return [task for task in every if task.key in mine]
+    return Tasks(lambda: (task for task in _plan(session, cut, done) if task.key in mine))
 
 
-def _plan(session: Session, cut: Cut, done: Collection[Chunk]) -> list[Task]:
+def _plan(session: Session, cut: Cut, done: Collection[Chunk]) -> Iterator[Task]:
     grid, kernels = session.grid, session.config.kernel.get
-    tasks = list(gram_tasks(grid, kernels, done, cut))
+    yield from each_gram_task(grid, kernels, done, cut)
     if session.config.gram.cross:
         blocks = -(-len(session.inputs.x_test) // grid.tile)
-        tasks += cross_tasks(blocks, grid.blocks, kernels, done, cut.side)
-    return tasks
+        yield from each_cross_task(blocks, grid.blocks, kernels, done, cut.side)
 
 
 def _cut(session: Session, shard: tuple[int, int] | None) -> tuple[Cut, int]:

@@ -19,7 +19,7 @@ from pipeline.config.cluster import AddressCluster, SshCluster
 from pipeline.config.model import RunConfig
 from pipeline.errors import GateError, InputError
 from pipeline.plan.resources import Resources
-from pipeline.plan.tasks import Record, Task
+from pipeline.plan.tasks import Record, Task, Tasks
 from pipeline.plan.tiles import TileGrid
 from pipeline.runtime import rendezvous
 from pipeline.runtime.cluster import (
@@ -161,7 +161,7 @@ class Session:
 
     def run(
         self,
-        tasks: Sequence[Task],
+        tasks: Sequence[Task] | Tasks,
         work: Work,
         label: str,
         *,
@@ -173,7 +173,8 @@ class Session:
         """
         if not tasks:
             return None
-        progress = Progress(label, sum(len(task.writes) for task in tasks))
+        chunks = tasks.chunks if isinstance(tasks, Tasks) else sum(len(task.writes) for task in tasks)
+        progress = Progress(label, chunks)
 
         def on_records(records: list[Record]) -> None:
             self.record(records)
@@ -200,7 +201,7 @@ class Session:
 
     def _drive(
         self,
-        tasks: Sequence[Task],
+        tasks: Sequence[Task] | Tasks,
         work: Work,
         on_records: Callable[[list[Record]], None],
         listener: Callable[[Event], None] | None,
@@ -325,7 +326,7 @@ def settings(resources: Resources, jobs: Path, *, insecure: bool = False) -> Set
                 rendezvous.place(), r.workers, r.threads, r.ready_seconds, r.interface, insecure
             )
         case _:
-            return LocalSettings(r.workers, r.threads, r.dashboard, r.gpus)
+            return LocalSettings(r.workers, r.threads, r.dashboard, r.gpus, r.gpu_shares)
 
 
 def peak_memory(pid: object) -> int:

@@ -2,22 +2,41 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 
-from pipeline.plan.gram import gram_array, gram_tasks
-from pipeline.plan.tasks import Record, Task
+from pipeline.config.cluster import SerialCluster
+from pipeline.config.load import validate
+from pipeline.config.model import RunConfig
+from pipeline.plan.gram import each_gram_task, gram_array
+from pipeline.plan.tasks import Record, Task, Tasks
 from pipeline.plan.tiles import TileGrid
 from pipeline.runtime.cluster import LocalSettings, open_executor
 from pipeline.runtime.drive import drive
+from pipeline.stages import gram
+from pipeline.stages.inputs import store_inputs
+from pipeline.stages.prepare import prepare
+from pipeline.stages.session import open_session
 from pipeline.store.journal import Journal
 
 CPU_WORKERS = 2
+
+KERNEL = """
+import numpy as np
+from pathlib import Path
+def first(x1, x2):
+    Path("begun").touch()
+    return x1 @ x2.T
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,13 +74,17 @@ def measure(counts: list[int]) -> dict[str, Any]:
         for count in counts:
             with tempfile.TemporaryDirectory() as folder:
                 grid = _grid(count)
-                tasks = gram_tasks(grid, ("ntk",), ())
+                tasks = Tasks(lambda grid=grid: each_gram_task(grid, ("ntk",), ()))
                 before = process.memory_info().rss
                 seconds, most = _drive(tasks, executor, Path(folder))
                 result[f"{len(tasks):,} tiles, tiles/s"] = len(tasks) / seconds
                 result[f"{len(tasks):,} tiles, coordinator MB"] = most / 1e6
                 result[f"{len(tasks):,} tiles, bytes a tile"] = (most - before) / len(tasks)
-                result[f"{len(tasks):,} tiles, restart s"] = _restart(grid, Path(folder))
+                result[f"{len(tasks):,} tiles, journal to first task s"] = _restart(grid, Path(folder))
+    for count in counts:
+        with tempfile.TemporaryDirectory() as folder:
+            grid = _grid(count)
+            result[f"{grid.count:,} tiles, process start to first new tile s"] = resumed(grid, Path(folder))
     return result
 
 
@@ -70,7 +93,7 @@ def _grid(count: int) -> TileGrid:
     return TileGrid(blocks * 64, 64)
 
 
-def _drive(tasks: tuple[Task, ...], executor: Any, directory: Path) -> tuple[float, int]:
+def _drive(tasks: Tasks, executor: Any, directory: Path) -> tuple[float, int]:
     """Seconds, and the largest resident size of this process."""
     process, most = psutil.Process(), 0
     looked = 0.0
@@ -96,6 +119,50 @@ def _restart(grid: TileGrid, directory: Path) -> float:
     began = time.perf_counter()
     journal = Journal(directory).load()
     done = journal.done((array,)) - {(array, (0, 0))}
-    tasks = gram_tasks(grid, ("ntk",), done)
+    tasks = Tasks(lambda: each_gram_task(grid, ("ntk",), done))
     assert [task.writes for task in tasks] == [((array, (0, 0)),)]
     return time.perf_counter() - began
+
+
+def resumed(grid: TileGrid, folder: Path) -> float:
+    """Seconds from the start of `ntk gram` on a run of which one tile is missing to the moment that it is computed.
+
+    The finished tiles have their records and files of no length, which nobody reads before that moment.
+    """
+    (folder / "kernel_of_bench.py").write_text(KERNEL)
+    np.save(folder / "x.npy", np.random.default_rng(0).standard_normal((grid.n, 4)))
+    document = {
+        "data": {"train": {"x": str(folder / "x.npy")}, "task": "none"},
+        "kernel": {"function": "kernel_of_bench:first"},
+        "gram": {"tile": grid.tile},
+        "out": str(folder / "run"),
+    }
+    (folder / "run.yaml").write_text(json.dumps(document))
+    config = validate(RunConfig, document, "benchmark")
+    ready = prepare(config, SerialCluster(kind="serial"), allow_code=True, folder=folder)
+    opened = open_session(
+        ready.config, ready.inputs, ready.spec, ready.identity, ready.plan.grid, ready.plan.resources
+    )
+    array, last = gram_array("ntk"), (grid.blocks - 1, grid.blocks - 1)
+    with opened as session:
+        store_inputs(session)
+        gram.create_arrays(session)
+        session.writer.append(_record((array, key), "gram") for key in grid.upper() if key != last)
+    for i in range(grid.blocks):
+        row = folder / "run/store.zarr" / array / "c" / str(i)
+        row.mkdir(parents=True)
+        for j in range(i, grid.blocks):
+            if (i, j) != last:
+                (row / str(j)).touch()
+    command = [sys.executable, "-m", "pipeline", "gram", "run.yaml", "--allow-code", "--cluster", "serial"]
+    began = time.perf_counter()
+    process = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        while not (folder / "begun").exists():
+            if process.poll() is not None:
+                raise RuntimeError("the run ended before it computed a tile")
+            time.sleep(0.005)
+        return time.perf_counter() - began
+    finally:
+        process.kill()
+        process.wait()

@@ -203,12 +203,11 @@ def forge() -> Iterator[Forge]:
     forge.close()
 
 
-def write_config(folder: Path, rows: int) -> Path:
+def write_config(folder: Path, rows: int, kernel: str) -> Path:
     rng = np.random.default_rng(0)
     for name, count in (("x", rows), ("test", 20)):
         np.save(folder / f"{name}.npy", rng.standard_normal((count, 6)))
     np.save(folder / "y.npy", rng.standard_normal(rows))
-    kernel = FULL_KERNEL if FULL else SHORT_KERNEL
     (folder / "run.yaml").write_text(RUN.format(kernel=kernel, task="regression"))
     (folder / "cluster.yaml").write_text(
         "local: {workers: 2, dashboard: false, memory: 1 GB}\nserial: {kind: serial, memory: 1 GB}\n"
@@ -219,13 +218,13 @@ def write_config(folder: Path, rows: int) -> Path:
 @pytest.fixture(scope="session")
 def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """120 tiles, for runs with workers."""
-    return write_config(tmp_path_factory.mktemp("config"), 240)
+    return write_config(tmp_path_factory.mktemp("config"), 240, FULL_KERNEL if FULL else SHORT_KERNEL)
 
 
 @pytest.fixture(scope="session")
 def small_config(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """21 tiles, for runs in one process."""
-    return write_config(tmp_path_factory.mktemp("small"), 96)
+    """21 tiles of a kernel that takes as long as it is told, for runs in one process."""
+    return write_config(tmp_path_factory.mktemp("small"), 96, SHORT_KERNEL)
 
 
 def contents_of(

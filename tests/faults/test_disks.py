@@ -14,7 +14,7 @@ Row = Callable[[str, str], None]
 
 PAGE = 4096
 
-SIZES = range(3, 42) if FULL else (9, 18, 40)
+SIZES = range(3, 42, 3) if FULL else (9, 18, 40)
 """Pages of a disk that is too small: for the run's first files, for its inputs, for its tiles."""
 
 

@@ -21,21 +21,21 @@ TILE_SECONDS = 0.02
 
 
 def test_everything_killed_at_random_moments(
-    forge: Forge, small_run: Run, tmp_path_factory: pytest.TempPathFactory, row: Row
+    forge: Forge, run: Run, small_run: Run, tmp_path_factory: pytest.TempPathFactory, row: Row
 ) -> None:
     """All stages: from the first work to the report."""
-    cluster = "local" if FULL else "serial"
-    whole = contents_of(forge, small_run.config, tmp_path_factory.mktemp("whole"), "run", cluster)
+    cluster, victim = ("local", run) if FULL else ("serial", small_run)
+    whole = contents_of(forge, victim.config, tmp_path_factory.mktemp("whole"), "run", cluster)
     rng = random.Random(1)
     kills = 0
     for _ in range(20 if FULL else 2):
-        small_run.start("run", "--cluster", cluster)
+        victim.start("run", "--cluster", cluster)
         time.sleep(rng.uniform(0.1, 8.0 if FULL else 1.0))
-        if small_run.poll() is None:
-            small_run.kill()
+        if victim.poll() is None:
+            victim.kill()
             kills += 1
-    small_run.finish("run", "--cluster", cluster)
-    assert small_run.contents() == whole
+    victim.finish("run", "--cluster", cluster)
+    assert victim.contents() == whole
     row(f"kill -9 of everything, {kills} random moments of all stages", "rerun identical")
 
 
@@ -52,7 +52,7 @@ def test_everything_killed_during_the_tiles(run: Run, uninterrupted: Contents, r
     assert all(after[chunk] == count for chunk, count in before.items()), "a recorded tile was computed again"
     assert run.contents() == uninterrupted
     row(
-        f"kill -9 of everything during the tiles, {len(goals)} times",
+        f"kill -9 of everything during the tiles, after {', '.join(map(str, goals))}",
         "rerun identical, no recorded tile again",
     )
 

@@ -12,20 +12,19 @@ from tests.faults.injections import MOMENTS
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(120)]
 
 
+@pytest.mark.parametrize("count", (7, 9, 14, 20) if FULL else (9,))
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_death_between_tile_and_record(
-    small_run: Run, small_uninterrupted: Contents, row: Callable[[str, str], None], moment: str
+    small_run: Run, small_uninterrupted: Contents, row: Callable[[str, str], None], moment: str, count: int
 ) -> None:
     """What was recorded is kept, a whole tile without a record is adopted, only what was in flight is computed
     again."""
-    deaths = (8, 9, 14, 20) if FULL else (9,)
-    for count in deaths:
-        small_run.finish("gram", "--cluster", "serial", inject=[("dies", moment, count)], code=-9)
+    small_run.finish("gram", "--cluster", "serial", inject=[("dies", moment, count)], code=-9)
     whole = small_run.tiles()
     before = small_run.recorded()
     small_run.finish("gram", "--cluster", "serial")
     after = small_run.recorded()
-    assert all(after[chunk] == count for chunk, count in before.items()), "a recorded tile was computed again"
+    assert all(after[chunk] == times for chunk, times in before.items()), "a recorded tile was computed again"
     assert len(after) - len(before) == 21 - whole, "a finished tile was lost"
     assert small_run.contents() == small_uninterrupted
     assert not list(small_run.out.rglob("*.partial"))

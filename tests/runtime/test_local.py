@@ -17,6 +17,9 @@ from driven import Driven
 from pipeline.plan.tasks import Record, Task
 from pipeline.runtime.cluster import LocalSettings, open_executor
 from pipeline.runtime.dask_executor import DaskExecutor
+from pipeline.runtime.dask_settings import CONFIG, LOOPBACK
+from pipeline.runtime.environment import worker_environment
+from pipeline.runtime.supervisor import WorkerProcess
 
 HERE = Path(__file__).parent
 
@@ -188,3 +191,50 @@ def test_environment_reaches_the_workers(driven: Driven, tmp_path: Path) -> None
         executor.bind(Act(tmp_path))
         driven.run([Task("t", "environment", ("NTK_COLOUR",))], executor)
     assert driven.values == {"t": "green"}
+
+
+def test_each_gpu_has_a_worker_of_its_own(driven: Driven, tmp_path: Path) -> None:
+    """What its process sees before JAX starts, also one that was started again; and no task goes elsewhere."""
+    wanted = (
+        "CUDA_VISIBLE_DEVICES",
+        "XLA_PYTHON_CLIENT_PREALLOCATE",
+        "XLA_PYTHON_CLIENT_MEM_FRACTION",
+        "JAX_COMPILATION_CACHE_DIR",
+    )
+    settings = LocalSettings(workers=2, dashboard=False, gpus=("0", "GPU-bb"), gpu_shares=(0.75, 0.5))
+    with open_executor(settings) as executor:
+        executor.bind(Act(tmp_path))
+        driven.run([Task("k", "kills_once", ("marker",))], executor)
+        while len(executor.workers()) < 2:
+            time.sleep(0.02)
+        tasks = [Task(f"t{n}", "environments", wanted) for n in range(20)]
+        driven.run(tasks, executor)
+        seen = {tuple(driven.values[task.key]) for task in tasks}
+        assert {slot[:3] for slot in seen} == {("0", "true", "0.750"), ("GPU-bb", "true", "0.500")}
+        assert all(slot[3] for slot in seen)
+
+
+def test_a_task_that_needs_a_gpu_waits_for_a_worker_that_has_one(driven: Driven, tmp_path: Path) -> None:
+    """A worker without the resource stands beside and is given nothing."""
+    settings = LocalSettings(workers=1, dashboard=False, gpus=("0",), gpu_shares=(0.75,))
+    with open_executor(settings) as executor:
+        assert isinstance(executor, DaskExecutor)
+        executor.bind(Act(tmp_path))
+        scheduler = executor._crew._scheduler  # type: ignore[attr-defined]
+        stranger = WorkerProcess(worker_environment(1))
+        try:
+            stranger.order({
+                "config": CONFIG,
+                "options": {
+                    "scheduler_ip": scheduler.address, "name": "stranger", "nthreads": 2, "host": LOOPBACK,
+                    "dashboard": False, "dashboard_address": f"{LOOPBACK}:0", "memory_limit": 0,
+                },
+            })  # fmt: skip
+            while len(scheduler.workers) < 2:
+                time.sleep(0.02)
+            tasks = [Task(f"s{n}", "environment", ("CUDA_VISIBLE_DEVICES",)) for n in range(50)]
+            driven.run(tasks, executor)
+        finally:
+            stranger.close()
+            stranger.wait()
+        assert {driven.values[task.key] for task in tasks} == {"0"}
