@@ -186,6 +186,9 @@ class SolveConfig(Model):
     """Arithmetic of the Cholesky factor. `float32`: about half the time; coefficients are refined to float64 accuracy,
     leave-one-out errors are good to three digits, and where that fails the factor is made again in float64, with the
     reason in the metrics. `auto`: float32 for the ridges at which it is sure to do."""
+    keep_factor: bool = False
+    """Whether the Cholesky factor of every ridge stays in the store (4 n² bytes each in float64), for variances of
+    predictions; it is removed when the ridge is solved otherwise."""
     kernel: Kernel | Literal["auto"] = "auto"
     """Which stored kernel is regressed with; `auto`: ntk when it is stored."""
     select: Literal["loo", "held_out"] = "loo"

@@ -27,6 +27,7 @@ class _KernelEstimator(BaseEstimator, ABC):
     precision: str
     run_dir: Any
     cluster: str
+    _variances = False
 
     @property
     @abstractmethod
@@ -43,6 +44,7 @@ class _KernelEstimator(BaseEstimator, ABC):
             self._mode,
             float(self.ridge),
             self.precision,
+            self._variances,
         )
         self.fit_ = (
             fit_in_memory(problem)
@@ -173,6 +175,8 @@ class NTKGaussianProcess(NTKRegressor):
         ridge: the variance of observation noise, relative to the mean diagonal of the kernel.
         architecture, shape, precision, run_dir, cluster: as in `NTKRegressor`.
     """
+
+    _variances = True
 
     def __init__(
         self,

@@ -21,6 +21,8 @@ from pipeline.stages.predict import PREDICTIONS
 from pipeline.stages.prepare import prepare
 from pipeline.stages.regression import ALPHA
 from pipeline.stages.session import Session, open_session
+from pipeline.stages.solve import problem_of
+from pipeline.stages.solve_cholesky import kept_solve
 from pipeline.store.place import place
 
 RUN, INPUTS = "run", "inputs"
@@ -51,7 +53,8 @@ class DirectoryFit:
             return session.store.read_all(PREDICTIONS)[0]
 
     def covariance(self, x: np.ndarray) -> np.ndarray:
-        """Of the outputs at x, (m, m); see `ntk.predict.gp_inference`. Reads the stored tiles once per Krylov step.
+        """Of the outputs at x, (m, m); see `ntk.predict.gp_inference`. By the Cholesky factor where there is one, in
+        two passes over it; else the stored tiles are read once per Krylov step.
 
         Raises:
             GateError: the steps allowed do not reach the accuracy promised.
@@ -62,28 +65,10 @@ class DirectoryFit:
         prior = problem.kernels_of(x, None, (prior_name,))[prior_name]
         with _session(problem, self.folder, self.cluster) as (session, run):
             shift = problem.ridge * run("gram")["gram"][problem.kernel]["mean_diagonal"]
-            operator = stored_operator(session, problem.kernel, "gram")
-            weights = np.empty((len(problem.x), len(x)))
-            # The Krylov bases of a few rows at a time, in a quarter of what one worker may use.
-            row_bytes = 8 * len(problem.x) * min(COVARIANCE_PRODUCTS, len(problem.x))
-            batch = max(1, session.resources.memory // 4 // row_bytes)
-            for start in range(0, len(x), batch):
-                here = slice(start, start + batch)
-                flow = gradient_flow(
-                    lambda v: operator.matvec(v) + shift * v,
-                    cross[problem.kernel][here].T,
-                    [np.inf],
-                    lower=shift,
-                    tolerance=COVARIANCE_TOLERANCE,
-                    max_products=COVARIANCE_PRODUCTS,
-                )
-                if not flow.converged:
-                    raise GateError(
-                        f"covariance: after {flow.products} products with the matrix the error is still up to "
-                        f"{float(flow.bounds.max()):.2g}",
-                        hint="a larger ridge needs fewer; in memory the covariance is computed directly",
-                    )
-                weights[:, here] = flow.coefficients[0]
+            run("solve")
+            weights = kept_solve(session, problem_of(session), 0, cross[problem.kernel].T)
+            if weights is None:
+                weights = _by_krylov(session, problem.kernel, shift, cross[problem.kernel].T)
             if problem.mode == "ensemble":
                 own = weights.T @ stored_operator(session, "nngp", "gram").matvec(weights)
                 mixed = weights.T @ cross["nngp"].T
@@ -95,6 +80,34 @@ class DirectoryFit:
         """log det(K + λI)."""
         with _session(self.problem, self.folder, self.cluster) as (_, run):
             return run("solve")["solve"]["ridges"][0]["log_determinant"]
+
+
+def _by_krylov(session: Session, kernel: str, shift: float, rhs: np.ndarray) -> np.ndarray:
+    """(K + λI)⁻¹ B from products with the stored matrix, for B of shape (n, m)."""
+    operator = stored_operator(session, kernel, "gram")
+    n, columns = rhs.shape
+    weights = np.empty((n, columns))
+    # The Krylov bases of a few rows at a time, in a quarter of what one worker may use.
+    row_bytes = 8 * n * min(COVARIANCE_PRODUCTS, n)
+    batch = max(1, session.resources.memory // 4 // row_bytes)
+    for start in range(0, columns, batch):
+        here = slice(start, start + batch)
+        flow = gradient_flow(
+            lambda v: operator.matvec(v) + shift * v,
+            rhs[:, here],
+            [np.inf],
+            lower=shift,
+            tolerance=COVARIANCE_TOLERANCE,
+            max_products=COVARIANCE_PRODUCTS,
+        )
+        if not flow.converged:
+            raise GateError(
+                f"covariance: after {flow.products} products with the matrix the error is still up to "
+                f"{float(flow.bounds.max()):.2g}",
+                hint="a larger ridge needs fewer; in memory the covariance is computed directly",
+            )
+        weights[:, here] = flow.coefficients[0]
+    return weights
 
 
 def fit_in_directory(problem: Problem, run_dir: Path | str, cluster: str) -> DirectoryFit:
@@ -136,7 +149,7 @@ def _session(
             "normalize": "none",
         },
         "kernel": problem.document,
-        "solve": {"ridge": problem.ridge, "kernel": problem.kernel},
+        "solve": {"ridge": problem.ridge, "kernel": problem.kernel, "keep_factor": problem.variances},
         "spectrum": {"method": "none"},
         "cluster": cluster,
         "out": str(folder / RUN),

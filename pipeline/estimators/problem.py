@@ -39,6 +39,7 @@ class Problem:
         task: `regression` or `classification`.
         architecture: as given.
         mode: a key of `NEEDS`.
+        variances: whether covariances will be asked for: the factor is kept for them.
     """
 
     x: np.ndarray
@@ -49,6 +50,7 @@ class Problem:
     mode: str
     ridge: float
     precision: str
+    variances: bool = False
 
     @property
     def get(self) -> tuple[str, ...]:

@@ -191,6 +191,10 @@ class CholeskyWork:
         name, j = task.args
         return substitution.inverse_diagonal_block(self._reader(Factor.of(name).array), self.blocks, j), {}
 
+    def solve(self, factor: Factor, rhs: np.ndarray) -> np.ndarray:
+        """(K + λI)⁻¹ B by a finished float64 factor."""
+        return substitution.solve(self._reader(factor.array), self.blocks, rhs)
+
     def _refine(self, factor: Factor, y: np.ndarray, frobenius: float) -> tuple[np.ndarray, dict[str, Any]]:
         """Float64 refinement around a float32 factor; beside Y some unit columns, to judge the inverse's diagonal."""
         tile = self._reader(factor.array)

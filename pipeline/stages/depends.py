@@ -53,6 +53,8 @@ def depends(config: RunConfig, identity: Depends, prints: dict[str, str]) -> dic
             "solve.ridge": json.dumps(config.solve.ridge),
         }
     )
+    if config.solve.keep_factor:
+        solve["solve.keep_factor"] = "true"
     if config.solve.method == "askotch":
         solve["solve.block"] = str(config.solve.block)
     if config.solve.method in ("auto", "cg", "askotch"):

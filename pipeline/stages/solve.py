@@ -32,7 +32,7 @@ def run(session: Session) -> dict[str, Any]:
     if finished is not None:
         return finished
     store_inputs(session)
-    problem = _problem(session)
+    problem = problem_of(session)
     outputs = session.inputs.outputs
     session.create(
         ALPHA, (len(problem.ridges), problem.grid.n, outputs), (1, problem.grid.n, outputs),
@@ -51,7 +51,12 @@ def run(session: Session) -> dict[str, Any]:
     return session.finish("solve", _close(session, problem, choice.method, solve(session, problem)))
 
 
-def _problem(session: Session) -> Regression:
+def problem_of(session: Session) -> Regression:
+    """What is solved in a run whose Gram stage is done.
+
+    Raises:
+        GateError: the matrix is zero.
+    """
     kernel, grid = session.config.solve_kernel, session.grid
     if session.config.stores_gram:
         gram = session.require("gram")[kernel]

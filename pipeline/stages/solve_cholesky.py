@@ -2,8 +2,7 @@
 
 For each ridge: factor tiles, with the forward substitution beside them → backward substitution → gates and
 leave-one-out diagonal. A factor is removed once everything that needs it is recorded, so that only the factors at work
-take disk space; the one of the chosen ridge is not kept either: it is recomputed in the time it took, and predictions
-need only A.
+take disk space; with `solve.keep_factor` they stay, for `kept_solve`. Predictions need only A.
 
 A float32 factor that cannot be used (a pivot that is not positive, a refinement that stalls, an inverse's diagonal that
 is too coarse) is given up for a float64 one, and the metrics say why. The reason is kept with the new factor, so that a
@@ -95,6 +94,23 @@ def solve(session: Session, problem: Regression) -> list[Solved]:
             choices[factor.index] = _in_float64(session, factor, reason)
 
 
+def kept_solve(session: Session, problem: Regression, index: int, rhs: np.ndarray) -> np.ndarray | None:
+    """(K + λI)⁻¹ B for B of shape (n, r) by the float64 factor that was kept for a ridge, two passes over it; None
+    where there is none.
+
+    Raises:
+        TileError: a tile of the factor is not as recorded.
+    """
+    factor = Factor(index, "float64")
+    mark = session.fingerprint("solve")
+    if len(session.journal.records(factor.array)) != problem.grid.count:
+        return None
+    if session.store.array(factor.array).attrs["fingerprint"] != mark:
+        return None
+    work = CholeskyWork(str(session.directory), mark, problem.kernel, problem.grid, problem.shifts)
+    return work.solve(factor, rhs)
+
+
 def _choice(session: Session, problem: Regression, index: int) -> Choice:
     """As an earlier, killed run left it, else as configured."""
     exact, coarse = Factor(index, "float64"), Factor(index, "float32")
@@ -180,13 +196,17 @@ def _complete(session: Session, factor: Factor) -> bool:
     solved = session.journal.latest(ALPHA, (factor.index, 0, 0)) is not None
     if factor.dtype == "float64":
         solved = solved and session.journal.latest(RESIDUAL, (factor.index, 0)) is not None
+    if session.config.solve.keep_factor:
+        solved = solved and len(session.journal.records(factor.array)) == session.grid.count
     return solved and len(session.journal.records(factor.inverse)) == session.grid.blocks
 
 
 def _drop_factors(session: Session, choices: list[Choice]) -> None:
     for choice in choices:
         if session.store.exists(choice.factor.array) and _complete(session, choice.factor):
-            for array in (choice.factor.array, choice.factor.forward):
+            factor = choice.factor
+            kept = session.config.solve.keep_factor
+            for array in (factor.forward,) if kept else (factor.array, factor.forward):
                 if session.store.exists(array):
                     session.remove(array)
 

@@ -102,9 +102,6 @@ def kernel_ridge(rows: int, memory: str, repeats: int) -> dict[str, Any]:
         }
 
 
-CASES = {"cholesky": cholesky, "refinement": refinement, "kernel-ridge": kernel_ridge}
-
-
 @contextmanager
 def _regression(rows: int, memory: str, factor: str) -> Iterator[tuple[Session, Watch]]:
     """A run whose Gram stage is done."""

@@ -16,7 +16,7 @@ from pipeline.stages import gram
 from pipeline.stages.cholesky_work import CholeskyWork, Factor
 from pipeline.stages.session import Session, open_session
 from pipeline.store.faults import TileError
-from tests.stages.conftest import Runner
+from tests.stages.conftest import ARCHITECTURE, Runner
 
 RIDGES = [1e-2, 1e-1]
 SLOW_RIDGES = [1e-17, 1e-16, 1e-15, 3e-14, 1e-13, 1e-12, 1e-11, 1e-4]
@@ -76,7 +76,8 @@ def test_auto_takes_float64_where_float32_is_not_sure(runner: Runner) -> None:
     assert "fallback" not in small
 
 
-@pytest.mark.parametrize("kernel", ["matrix_kernel", "low_rank_kernel"])
+@pytest.mark.filterwarnings("ignore::pipeline.data.DataWarning")
+@pytest.mark.parametrize("kernel", ["matrix_kernel", "low_rank_kernel", "repeated_rows"])
 @pytest.mark.parametrize(
     "ridge", [0.0, 1e-14, 1e-8, *(pytest.param(r, marks=pytest.mark.slow) for r in SLOW_RIDGES)]
 )
@@ -84,11 +85,16 @@ def test_auto_takes_float64_where_float32_is_not_sure(runner: Runner) -> None:
 def test_the_gates_hold_or_the_failure_is_clear(
     runner: Runner, kernel: str, ridge: float, factor: str
 ) -> None:
-    """Condition numbers from 1e4 to beyond 1e16: Hilbert's matrix, and a matrix of rank 3."""
+    """Condition numbers from 1e4 to beyond 1e16: Hilbert's matrix, a matrix of rank 3, and the NTK of rows that are
+    repeated, exactly and nearly."""
     runner.x[:, 0] = np.arange(len(runner.x))
+    if kernel == "repeated_rows":
+        runner.x[40:50], runner.x[50:60] = runner.x[:10], runner.x[10:20] + 1e-9
     np.save(runner.folder / "x.npy", runner.x)
     options: dict[str, Any] = {
-        "kernel": {"function": f"tests.stages.test_solve_cholesky:{kernel}"},
+        "kernel": {"architecture": ARCHITECTURE}
+        if kernel == "repeated_rows"
+        else {"function": f"tests.stages.test_solve_cholesky:{kernel}"},
         "solve": {"ridge": [ridge], "factor": factor},
         "data": {key: value for key, value in runner.document()["data"].items() if key != "test"},
         "spectrum": {"method": "none"},
