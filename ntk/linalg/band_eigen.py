@@ -24,9 +24,10 @@ CLUSTER = 1e-3
 it)."""
 
 
-def band_eigenvalues(band: Matrix) -> Matrix:
-    """All eigenvalues, descending: narrower band, tridiagonal, then the root-free QR algorithm (dsterf)."""
-    diagonal, off = tridiagonalise(narrow(band, min(len(band) - 1, NARROW)))
+def band_eigenvalues(band: Matrix, *, threads: int = 1) -> Matrix:
+    """All eigenvalues, descending: narrower band (on so many threads), tridiagonal, then the root-free QR algorithm
+    (dsterf)."""
+    diagonal, off = tridiagonalise(narrow(band, min(len(band) - 1, NARROW), threads=threads))
     if len(diagonal) == 1:
         return diagonal
     values = eigh_tridiagonal(diagonal, off, eigvals_only=True, lapack_driver="sterf")

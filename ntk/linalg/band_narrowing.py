@@ -10,6 +10,9 @@ in matrix products of inner size d.
 from __future__ import annotations
 
 import functools
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
@@ -17,13 +20,18 @@ from numpy.typing import NDArray
 
 from ntk.linalg.band_reduction import Matrix, Reflectors, panel_qr, rank_2b_update, update_factor
 
+SWEEPS_APART = 3
+"""A sweep may take its step k when the one before it has taken so many more: step k touches no column beyond those of
+two bulges."""
 
-def narrow(band: NDArray[np.float64], bandwidth: int) -> NDArray[np.float64]:
+
+def narrow(band: NDArray[np.float64], bandwidth: int, *, threads: int = 1) -> NDArray[np.float64]:
     """The band of bandwidth d similar to that of bandwidth b.
 
     Args:
         band: ab[i, j] = A[j + i, j], (b + 1, n), not changed.
         bandwidth: d, 1 ≤ d ≤ b.
+        threads: sweeps under way at once, each following the one before; the result does not depend on it.
 
     Returns:
         (d + 1, n), in the same layout. Memory: 16 b n bytes besides.
@@ -35,13 +43,60 @@ def narrow(band: NDArray[np.float64], bandwidth: int) -> NDArray[np.float64]:
     # Fortran-ordered matrix in place.
     work = np.zeros((2 * b, n), order="F")
     work[: b + 1] = band
-    for start in range(0, n - d, d):
-        columns, first = slice(start, start + d), start + d
-        while first < n:
-            rows = slice(first, min(first + b, n))
-            _eliminate(work, rows, columns, n)
-            columns, first = slice(first, min(first + d, n)), rows.stop
+    progress = _Progress(len(range(0, n - d, d)))
+
+    def sweeps(first: int) -> None:
+        for sweep in range(first, len(progress.steps), threads):
+            for step, (rows, columns) in enumerate(_blocks(sweep, n, b, d)):
+                progress.wait(sweep - 1, step + SWEEPS_APART)
+                _eliminate(work, rows, columns, n)
+                progress.tell(sweep, step + 1)
+            progress.tell(sweep, n)
+
+    with ThreadPoolExecutor(threads, "narrow") as pool:
+        for future in [pool.submit(progress.guarded, sweeps, first) for first in range(threads)]:
+            future.result()
     return np.asfortranarray(work[: d + 1])
+
+
+def _blocks(sweep: int, n: int, b: int, d: int) -> Iterator[tuple[slice, slice]]:
+    """Rows and columns of the blocks that a sweep eliminates, down to the end of the matrix."""
+    columns, first = slice(sweep * d, (sweep + 1) * d), (sweep + 1) * d
+    while first < n:
+        rows = slice(first, min(first + b, n))
+        yield rows, columns
+        columns, first = slice(first, min(first + d, n)), rows.stop
+
+
+class _Progress:
+    """How many steps each sweep has taken, for the thread of the next one to wait for."""
+
+    def __init__(self, sweeps: int):
+        self.steps = [0] * sweeps
+        self._changed = threading.Condition()
+        self._failed = False
+
+    def wait(self, sweep: int, steps: int) -> None:
+        if sweep >= 0 and self.steps[sweep] < steps:
+            with self._changed:
+                self._changed.wait_for(lambda: self.steps[sweep] >= steps or self._failed)
+        if self._failed:
+            raise RuntimeError("another sweep failed")
+
+    def tell(self, sweep: int, steps: int) -> None:
+        with self._changed:
+            self.steps[sweep] = steps
+            self._changed.notify_all()
+
+    def guarded(self, work: Callable[[int], None], argument: int) -> None:
+        """Do something; when it fails nobody waits for it."""
+        try:
+            work(argument)
+        except BaseException:
+            with self._changed:
+                self._failed = True
+                self._changed.notify_all()
+            raise
 
 
 def _eliminate(work: Matrix, rows: slice, columns: slice, n: int) -> None:

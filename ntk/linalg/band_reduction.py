@@ -19,8 +19,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg.lapack import get_lapack_funcs
 
+from ntk.linalg.lapack import geqrt
 from ntk.linalg.tile_cholesky import update
 
 Matrix = NDArray[np.float64]
@@ -45,15 +45,13 @@ def panel_qr(panel: Matrix) -> tuple[Reflectors, Matrix]:
     """
     m, w = panel.shape
     r = min(m, w)
-    (geqrt,) = get_lapack_funcs(("geqrt",), dtype=np.float64)
-    factored, t, info = geqrt(r, np.array(panel, order="F"), overwrite_a=True)
-    if info != 0:
-        raise ValueError(f"dgeqrt refused its argument {-info}")
+    factored = np.array(panel, order="F")
+    t = geqrt(factored)
     upper = np.triu(factored[:r])
     v = factored[:, :r]
     v[:r] = np.tril(v[:r], -1)
     np.fill_diagonal(v, 1.0)
-    return Reflectors(v, np.triu(t[:r, :r])), upper
+    return Reflectors(v, np.triu(t)), upper
 
 
 def update_factor(v: Matrix, x: Matrix, y: Matrix) -> Matrix:
@@ -73,6 +71,39 @@ def rank_2b_update(block: Matrix, rows: tuple[Matrix, Matrix], columns: tuple[Ma
     (vi, wi), (vj, wj) = rows, columns
     update(block, vi.T, wj.T)
     update(block, wi.T, vj.T)
+
+
+class HostSweep:
+    """One share of a sweep: tiles brought from A_{k−1} to A_k, and their part of Y = A_k X, each tile used twice.
+
+    Args:
+        x: X = V T of this panel, (n, b), zero above its rows.
+        before: V and W of the panel before, (n, b) each; None when the tiles are A_k already.
+    """
+
+    def __init__(self, x: Matrix, before: tuple[Matrix, Matrix] | None):
+        # BLAS as it is bound here subtracts.
+        self._minus_x = -x
+        self._before = before
+        self._product = np.zeros_like(x)
+
+    def take(self, tile: Matrix, rows: slice, columns: slice, *, diagonal: bool) -> None:
+        """A_{k−1}[rows, columns] becomes A_k[rows, columns], and is multiplied.
+
+        Args:
+            tile: writable and C-contiguous.
+            diagonal: whether the transpose of the tile is a part of it.
+        """
+        if self._before is not None:
+            v, w = self._before
+            rank_2b_update(tile, (v[rows], w[rows]), (v[columns], w[columns]))
+        update(self._product[rows], tile.T, self._minus_x[columns])
+        if not diagonal:
+            update(self._product[columns], tile, self._minus_x[rows])
+
+    def product(self) -> Matrix:
+        """The share's part of Y, (n, b)."""
+        return self._product
 
 
 def apply(reflectors: Reflectors, vectors: Matrix) -> None:

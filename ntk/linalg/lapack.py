@@ -7,6 +7,7 @@ a signal meanwhile can.
 from __future__ import annotations
 
 import ctypes
+import functools
 from importlib import import_module
 
 import numpy as np
@@ -18,10 +19,35 @@ _pointer = ctypes.pythonapi.PyCapsule_GetPointer
 _pointer.restype, _pointer.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
 
 
+@functools.cache
 def _routine(name: str, arguments: int):
     capsule = import_module("scipy.linalg.cython_lapack").__pyx_capi__[name]
     signature = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * arguments)
     return signature(_pointer(capsule, _name(capsule)))
+
+
+def geqrt(panel: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Householder QR of a panel in one block, in place (dgeqrt; Elmroth & Gustavson 2000).
+
+    Args:
+        panel: (m, w), m ≥ 1, Fortran-contiguous; R above and V below the diagonal when this returns.
+
+    Returns:
+        T, (r, r) upper triangular, r = min(m, w); entries below the diagonal mean nothing.
+    """
+    m, w = panel.shape
+    r = min(m, w)
+    if not panel.flags.f_contiguous or not panel.flags.writeable or panel.dtype != np.float64:
+        raise ValueError("a panel is a writable Fortran-contiguous float64 array")
+    t, work = np.empty((r, r), order="F"), np.empty(r * w)
+    integers = [ctypes.c_int(value) for value in (m, w, r, m, r, 0)]
+    rows, columns, block, leading, t_leading, info = map(ctypes.byref, integers)
+    _routine("dgeqrt", 9)(
+        rows, columns, block, panel.ctypes.data, leading, t.ctypes.data, t_leading, work.ctypes.data, info
+    )
+    if integers[-1].value != 0:
+        raise ValueError(f"dgeqrt refused its argument {-integers[-1].value}")
+    return t
 
 
 def tridiagonalise(band: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -1,7 +1,9 @@
-"""The steps of `ntk.linalg.tile_cholesky` on JAX's device: cuBLAS and cuSOLVER where that is a GPU.
+"""The steps of `ntk.linalg.tile_cholesky` and `ntk.linalg.band_reduction` on JAX's device: cuBLAS and
+cuSOLVER where that is a GPU.
 
-The tile being computed stays on the device until it is finished; operands are sent there one after the other. Products
-ask for full precision, which on a GPU means no TF32.
+Cholesky: the tile being computed stays on the device until it is finished; operands are sent there one after the other.
+Reduction to a band: the factors and the product stay there for a sweep, the tiles pass through. Products ask for full
+precision, which on a GPU means no TF32.
 """
 
 from __future__ import annotations
@@ -56,3 +58,58 @@ class DeviceSteps:
 @partial(jax.jit, donate_argnums=0)
 def _update(s: jax.Array, a: jax.Array, b: jax.Array) -> jax.Array:
     return s - jnp.matmul(a.T, b, precision=HIGHEST)
+
+
+class DeviceSweep:
+    """`ntk.linalg.band_reduction.HostSweep` on the device, with its arguments."""
+
+    def __init__(self, x: Tile, before: tuple[Tile, Tile] | None):
+        with jax.enable_x64(True):
+            self._x = jnp.asarray(x)
+            self._before = None if before is None else (jnp.asarray(before[0]), jnp.asarray(before[1]))
+            self._product = jnp.zeros_like(self._x)
+
+    def take(self, tile: Tile, rows: slice, columns: slice, *, diagonal: bool) -> None:
+        """A_{k−1}[rows, columns] becomes A_k[rows, columns], and is multiplied."""
+        with jax.enable_x64(True):
+            updated, self._product = _sweep_tile(
+                jnp.asarray(tile), self._product, self._x, self._before, rows.start, columns.start, diagonal
+            )
+            if self._before is not None:
+                tile[...] = updated
+
+    def product(self) -> Tile:
+        """The share's part of Y, (n, b)."""
+        return np.array(self._product)
+
+
+@partial(jax.jit, static_argnums=6, donate_argnums=1)
+def _sweep_tile(
+    a: jax.Array,
+    product: jax.Array,
+    x: jax.Array,
+    before: tuple[jax.Array, jax.Array] | None,
+    row: int,
+    column: int,
+    diagonal: bool,
+) -> tuple[jax.Array, jax.Array]:
+    """Starts of slices are traced: one compilation for all tiles of a shape."""
+
+    def rows(v: jax.Array) -> jax.Array:
+        return jax.lax.dynamic_slice_in_dim(v, row, a.shape[0])
+
+    def columns(v: jax.Array) -> jax.Array:
+        return jax.lax.dynamic_slice_in_dim(v, column, a.shape[1])
+
+    def times(left: jax.Array, right: jax.Array) -> jax.Array:
+        return jnp.matmul(left, right, precision=HIGHEST)
+
+    if before is not None:
+        v, w = before
+        a = a - times(rows(v), columns(w).T) - times(rows(w), columns(v).T)
+    down = rows(product) + times(a, columns(x))
+    product = jax.lax.dynamic_update_slice_in_dim(product, down, row, 0)
+    if not diagonal:
+        across = columns(product) + times(a.T, rows(x))
+        product = jax.lax.dynamic_update_slice_in_dim(product, across, column, 0)
+    return a, product

@@ -251,6 +251,8 @@ class SpectrumConfig(Model):
     """How many leading eigenvalues are stored."""
     vectors: Annotated[int, Field(ge=0)] = 16
     """How many leading eigenvectors are stored, at most `count`."""
+    smallest: Annotated[int, Field(ge=0)] = 0
+    """How many of the smallest eigenpairs are found besides, through a Cholesky factor of the matrix."""
     probes: Annotated[int, Field(ge=2, le=1024)] = 16
     """Random vectors of `density`: error bars shrink with their square root."""
     steps: Annotated[int, Field(ge=2, le=10_000)] = 100

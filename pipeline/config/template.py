@@ -46,6 +46,7 @@ spectrum:
   method: auto                     # auto | eigh | band | lanczos (needs a count) | density | none
   count: all                       # how many leading eigenvalues to store
   vectors: 16                      # how many leading eigenvectors to store
+  smallest: 0                      # how many of the smallest eigenpairs to find besides
 
 cluster: local                     # a name in cluster.yaml
 out: runs/{stem}                   # the run directory, relative to where you call ntk

@@ -23,9 +23,15 @@ PROCESS_WITH_JAX = 400 * MB
 
 TILE_MULTIPLE = 64
 
-BANDWIDTH = 256
-"""Widest panel of a reduction to a band: wide enough that reading and writing the matrix once a panel takes less time
-than its arithmetic."""
+BANDWIDTH = 128
+"""Panel of a reduction to a band: wide enough for matrix products to run at their speed, narrow enough that the panels
+and the band, which one worker factors and narrows, stay a small part (6 n² b flops each)."""
+
+WIDE_BANDWIDTH = 256
+"""Panel for matrices so large that reading and writing what is left of them, once a panel, is what costs."""
+
+WIDE_ROWS = 32_768
+"""Rows from which two generations of a matrix, 8 n² bytes, are not expected to stay in a machine's page cache."""
 
 LEAST_BANDWIDTH = 32
 
@@ -221,10 +227,49 @@ def band_task(n: int, tile: int, width: int, *, process: int = PROCESS_WITH_JAX)
     ))  # fmt: skip
 
 
+def krylov_driver(n: int, width: int, blocks: int, *, process: int = PROCESS_WITH_JAX) -> Need:
+    """The process that directs a block Krylov iteration with blocks of w vectors: 9·n·w·8 (the block, its product, what
+    is left of it, a block of the basis and its part, the factors of a QR decomposition, partial sums), and the
+    projected matrix of order m = blocks·w with its eigenvectors and working space of LAPACK, 5·m²·8."""
+    order = min(n, blocks * width)
+    return Need((
+        ("process", process),
+        ("blocks of vectors", 9 * n * width * 8),
+        ("projected matrix", 5 * order * order * 8),
+    ))  # fmt: skip
+
+
+def inverse_krylov(n: int, width: int, steps: int, tile: int, *, process: int = PROCESS_WITH_JAX) -> Need:
+    """Block Lanczos on the inverse in one worker: a basis of n·w·steps·8, what a step of it needs besides (see
+    `krylov_driver`), and three tiles of the factor."""
+    driver = krylov_driver(n, width, steps, process=process)
+    return Need((
+        *driver.parts,
+        ("basis", n * min(n, width * steps) * 8),
+        ("tiles being read", 3 * tile * tile * 8),
+    ))  # fmt: skip
+
+
+def inertia_task(n: int, *, process: int = PROCESS_WITH_JAX) -> Need:
+    """LDLᵀ of a dense n×n matrix in its place, with one temporary of its size: 2·n²·8."""
+    square = n * n * 8
+    return Need((("process", process), ("matrix", square), ("temporary", square)))
+
+
+def quadrature_driver(n: int, probes: int, steps: int, *, process: int = PROCESS_WITH_JAX) -> Need:
+    """The process that directs a Lanczos quadrature: 8·n·probes·8 for vectors, and the eigenvectors of one tridiagonal
+    matrix with LAPACK's working space, 3·steps²·8."""
+    return Need((
+        ("process", process),
+        ("vectors", 8 * n * probes * 8),
+        ("tridiagonal matrix", 3 * steps * steps * 8),
+    ))  # fmt: skip
+
+
 def band_width(n: int, tile: int, limit: int, *, process: int = PROCESS_WITH_JAX) -> int | None:
-    """The widest band, a multiple of 32 up to `BANDWIDTH`, whose reduction stays within `limit`; None when none
-    does."""
-    widths = range(BANDWIDTH, 0, -LEAST_BANDWIDTH)
+    """The widest band, a multiple of 32 up to `BANDWIDTH` or `WIDE_BANDWIDTH`, whose reduction stays within
+    `limit`; None when none does."""
+    widths = range(BANDWIDTH if n < WIDE_ROWS else WIDE_BANDWIDTH, 0, -LEAST_BANDWIDTH)
     return next((b for b in widths if band_task(n, tile, b, process=process).total <= limit), None)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -32,6 +33,17 @@ EXPECTED_PASSES = 12
 """Passes over the matrix that leading pairs of a kernel matrix take, for the plan."""
 
 
+KRYLOV_BLOCKS = 12
+"""Blocks in the basis of a Krylov iteration before it is compressed to its leading Ritz vectors."""
+
+
+COUNTED_ROWS = 8192
+"""A count by LDLᵀ takes one worker n³/3 flops: up to so many rows seconds, beside the passes hardly more."""
+
+INVERSE_STEPS = 20
+"""Solves with a block that the smallest eigenpairs may take."""
+
+
 @dataclass(frozen=True, slots=True)
 class SpectrumPlan:
     """The chosen method for every kernel of a run.
@@ -41,7 +53,7 @@ class SpectrumPlan:
         tasks: tasks that workers get.
         passes: readings of a stored matrix (half of it, its upper tiles).
         flops, reads, writes: of all kernels.
-        need: peak of a worker.
+        need: peak of a worker, or of the process that directs them where that is more.
         skipped: why nothing will be done.
     """
 
@@ -80,7 +92,7 @@ def resolve_method(wanted: SpectrumConfig, matrix: Matrix, resources: Resources)
         InputError: a method was asked for by name and does not fit into a worker's memory.
     """
     for name in _candidates(wanted, matrix.grid.n):
-        plan = PLANS[name](wanted, matrix, resources)
+        plan = _with_smallest(PLANS[name](wanted, matrix, resources), wanted, matrix)
         if plan.need.total <= resources.memory:
             return plan
         if wanted.method != "auto":
@@ -90,6 +102,30 @@ def resolve_method(wanted: SpectrumConfig, matrix: Matrix, resources: Resources)
             )
         smallest = plan
     return SpectrumPlan("none", 0, 0, 0, 0, 0, smallest.need, _too_large(smallest.need, resources))
+
+
+def _with_smallest(plan: SpectrumPlan, wanted: SpectrumConfig, matrix: Matrix) -> SpectrumPlan:
+    """What the smallest eigenpairs add: n³/3 flops of a factorisation, whose tile (i, j) reads 2 i tiles, then a few
+    readings of the factor by one worker."""
+    if not wanted.smallest:
+        return plan
+    grid, n = matrix.grid, float(matrix.grid.n)
+    width = block_width(min(wanted.smallest, grid.n), grid.n)
+    factor = 4 * n * (n + 1)
+    above = 8.0 * grid.tile**2 * grid.blocks * (grid.blocks + 1) * (grid.blocks + 2) / 3
+    needs = (
+        plan.need,
+        memory.cholesky_task(grid.tile),
+        memory.inverse_krylov(grid.n, width, INVERSE_STEPS, grid.tile),
+    )
+    return dataclasses.replace(
+        plan,
+        tasks=plan.tasks + matrix.kernels * (grid.count + 1),
+        flops=plan.flops + matrix.kernels * (n**3 / 3 + 2 * n * n * width * INVERSE_STEPS),
+        reads=plan.reads + 2 * matrix.bytes + matrix.kernels * (above + INVERSE_STEPS * factor),
+        writes=plan.writes + matrix.kernels * factor,
+        need=max(needs, key=lambda need: need.total),
+    )
 
 
 def _candidates(wanted: SpectrumConfig, n: int) -> tuple[str, ...]:
@@ -116,7 +152,7 @@ def _eigh(wanted: SpectrumConfig, matrix: Matrix, resources: Resources) -> Spect
 def _band(wanted: SpectrumConfig, matrix: Matrix, resources: Resources) -> SpectrumPlan:
     n, tile = matrix.grid.n, matrix.grid.tile
     width = memory.band_width(n, tile, resources.memory) or memory.LEAST_BANDWIDTH
-    plan = BandPlan(matrix.grid, width, resources.workers, "")
+    plan = BandPlan(matrix.grid, width, resources.workers, "", wanted.vectors > 0)
     passes = plan.panels / 3 + 2
     flops = matrix.kernels * (4 / 3 * float(n) ** 3 + 6.0 * n * n * width)
     panels = matrix.kernels * 8.0 * n * width * plan.panels * 6
@@ -134,17 +170,36 @@ def _band(wanted: SpectrumConfig, matrix: Matrix, resources: Resources) -> Spect
 def _lanczos(wanted: SpectrumConfig, matrix: Matrix, resources: Resources) -> SpectrumPlan:
     n = matrix.grid.n
     count = n if wanted.count == "all" else min(wanted.count, n)
-    return _products("lanczos", matrix, block_width(count, n), EXPECTED_PASSES)
+    width = block_width(count, n)
+    driver = memory.krylov_driver(n, width, KRYLOV_BLOCKS)
+    plan = _products("lanczos", matrix, width, EXPECTED_PASSES, driver)
+    if not is_counted(n, resources.memory):
+        return plan
+    return dataclasses.replace(
+        plan,
+        tasks=plan.tasks + matrix.kernels,
+        flops=plan.flops + matrix.kernels * float(n) ** 3 / 3,
+        reads=plan.reads + matrix.bytes,
+        need=max(plan.need, memory.inertia_task(n), key=lambda need: need.total),
+    )
+
+
+def is_counted(n: int, limit: int) -> bool:
+    """Whether a worker has the memory, and the time, to count eigenvalues by LDLᵀ of the whole matrix."""
+    return n <= COUNTED_ROWS and memory.inertia_task(n).total <= limit
 
 
 def _density(wanted: SpectrumConfig, matrix: Matrix, resources: Resources) -> SpectrumPlan:
-    return _products("density", matrix, wanted.probes, min(wanted.steps, matrix.grid.n))
+    n, probes = matrix.grid.n, wanted.probes
+    steps = min(wanted.steps, n)
+    return _products("density", matrix, probes, steps, memory.quadrature_driver(n, probes, steps))
 
 
-def _products(method: str, matrix: Matrix, columns: int, passes: int) -> SpectrumPlan:
-    """`passes` products with `columns` vectors."""
+def _products(method: str, matrix: Matrix, columns: int, passes: int, driver: Need) -> SpectrumPlan:
+    """`passes` products with `columns` vectors; `driver` is what the process that directs them needs."""
     n, patches = matrix.grid.n, Patches.of(matrix.grid, matrix.itemsize)
     vectors = matrix.kernels * 8.0 * n * columns * passes
+    worker = memory.product_task(matrix.grid.tile, patches.rows_per_side, columns, itemsize=matrix.itemsize)
     return SpectrumPlan(
         method,
         matrix.kernels * passes * (patches.sides * (patches.sides + 1) // 2),
@@ -152,7 +207,7 @@ def _products(method: str, matrix: Matrix, columns: int, passes: int) -> Spectru
         matrix.kernels * passes * 2.0 * n * n * columns + 2 * vectors / 8 * columns * passes,
         passes * matrix.bytes + vectors * passes,
         vectors * patches.sides,
-        memory.product_task(matrix.grid.tile, patches.rows_per_side, columns, itemsize=matrix.itemsize),
+        max(worker, driver, key=lambda need: need.total),
     )
 
 

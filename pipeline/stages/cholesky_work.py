@@ -11,7 +11,6 @@ import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -25,7 +24,7 @@ from pipeline.plan.cholesky import FACTOR_KIND, FORWARD_KIND, INVERSE_KIND, fact
 from pipeline.plan.gram import gram_array
 from pipeline.plan.tasks import Record, Task
 from pipeline.plan.tiles import TileGrid
-from pipeline.stages.worker import Stopwatch, opened, stored_record, targets
+from pipeline.stages.worker import Stopwatch, has_gpu, opened, stored_record, targets
 from pipeline.store.arrays import ArrayStore
 
 if TYPE_CHECKING:
@@ -87,14 +86,11 @@ class Stalled(Unfit):
 @functools.cache
 def tile_steps() -> Callable[[np.ndarray], tile_cholesky.HostSteps | DeviceSteps]:
     """What computes a tile in this process: JAX where it has a GPU to itself, else LAPACK."""
-    if Path("/dev/nvidiactl").exists():
+    if has_gpu():
         # Imported here alone: a worker without a GPU keeps its memory for tiles.
-        import jax
-
         from ntk.linalg.tile_jax import DeviceSteps
 
-        if jax.default_backend() == "gpu":
-            return DeviceSteps
+        return DeviceSteps
     return tile_cholesky.HostSteps
 
 

@@ -80,6 +80,7 @@ def depends(config: RunConfig, identity: Depends, prints: dict[str, str]) -> dic
                 "spectrum.method": config.spectrum.method,
                 "spectrum.count": str(config.spectrum.count),
                 "spectrum.vectors": str(config.spectrum.vectors),
+                "spectrum.smallest": str(config.spectrum.smallest),
                 "spectrum.probes": str(config.spectrum.probes),
                 "spectrum.steps": str(config.spectrum.steps),
                 "solve.ridge": json.dumps(config.solve.ridge),

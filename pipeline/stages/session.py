@@ -152,6 +152,21 @@ class Session:
             self.store.discard(name, keys, self.writer)
         self.journal.refresh()
 
+    def retire(self, chunks: Iterable[tuple[str, tuple[int, ...]]]) -> None:
+        """Forget chunks whose files others will be written over (`ArrayStore.write`), and remove them where none can
+        be."""
+        spent: dict[str, list[tuple[int, ...]]] = {}
+        for name, key in chunks:
+            spent.setdefault(name, []).append(key)
+        if not spent:
+            return
+        if self.store.reuses_files:
+            self.writer.invalidate_chunks(spent)
+            self.journal.refresh()
+        else:
+            for name, keys in spent.items():
+                self.discard(name, keys)
+
     def adopt(self, names: Iterable[str]) -> None:
         """Record the sound chunks that a killed process stored and did not live to record."""
         for name in names:

@@ -18,7 +18,14 @@ from ntk.spectral.power_law import fit_power_law
 from ntk.spectral.stability import condition_number, max_learning_rate, noise_floor
 from pipeline.errors import GateError, InputError
 from pipeline.plan.spectrum import Matrix, resolve_method
-from pipeline.stages import spectrum_band, spectrum_density, spectrum_eigh, spectrum_lanczos, spectrum_meaning
+from pipeline.stages import (
+    spectrum_band,
+    spectrum_density,
+    spectrum_eigh,
+    spectrum_lanczos,
+    spectrum_meaning,
+    spectrum_smallest,
+)
 from pipeline.stages.inputs import store_inputs
 from pipeline.stages.operator import stored_operator
 from pipeline.stages.session import Session
@@ -28,6 +35,7 @@ from pipeline.stages.spectrum_arrays import (
     LABEL_POWER,
     Found,
     Request,
+    make_spectrum_array,
     spectrum_array,
 )
 
@@ -60,6 +68,7 @@ def run(session: Session) -> dict[str, Any]:
     if plan.skipped:
         raise InputError(f"spectrum: {plan.skipped}", hint="allow a worker more memory in cluster.yaml")
     count = n if config.spectrum.count == "all" else min(config.spectrum.count, n)
+    _remove_stale(session)
     metrics: dict[str, Any] = {}
     for kernel in config.kernel.get:
         request = Request(
@@ -72,10 +81,21 @@ def run(session: Session) -> dict[str, Any]:
         metrics[kernel] |= spectrum_meaning.certificate(
             plan.method, found.gates, metrics[kernel]["lambda_max"]
         )
+        metrics[kernel] |= spectrum_smallest.figures(session, kernel, metrics[kernel]["lambda_max"])
         # With a matrix that is no kernel there is no regression.
         if not metrics[kernel].get("indefinite"):
             metrics[kernel] |= spectrum_meaning.figures(session, kernel)
     return session.finish("spectrum", metrics)
+
+
+def _remove_stale(session: Session) -> None:
+    """Remove what was found with other settings or labels: a method looks for records only under the present ones."""
+    token = session.fingerprint("spectrum")
+    for name in session.store.names():
+        if name.startswith("spectrum/") and not str(
+            session.store.array(name).attrs["fingerprint"]
+        ).startswith(token):
+            session.remove(name)
 
 
 def _figures(session: Session, request: Request, found: Found) -> dict[str, Any]:
@@ -130,7 +150,9 @@ def _label_figures(session: Session, request: Request) -> dict[str, Any]:
     if not session.journal.records(name) and session.journal.records(vectors_name):
         vectors = session.store.read_all(vectors_name)
         power = label_power(vectors, y)
-        session.create(name, power.shape, power.shape, fingerprint=session.fingerprint("spectrum"))
+        make_spectrum_array(
+            session, request.kernel, LABEL_POWER, power.shape, axes=f"{LABEL_POWER} of vectors"
+        )
         session.put(name, (0, 0), power)
     probes = np.column_stack([np.full(n, 1 / math.sqrt(n)), y - y.mean(axis=0)])
     products = stored_operator(session, request.kernel, "spectrum").matvec(probes)

@@ -8,13 +8,43 @@ from typing import Any
 import numpy as np
 
 from ntk.linalg.gates import frobenius_gate, trace_gate
+from pipeline.stages.session import Session
 
 EIGENVALUES, EIGENVECTORS, LABEL_POWER = "eigenvalues", "eigenvectors", "label-power"
+SMALLEST_EIGENVALUES, SMALLEST_EIGENVECTORS = "smallest-eigenvalues", "smallest-eigenvectors"
+INERTIA_COUNT = "inertia-count"
+QUADRATURE_NODES, QUADRATURE_WEIGHTS = "quadrature-nodes", "quadrature-weights"
 
 
 def spectrum_array(kernel: str, what: str) -> str:
     """Name of an array of a kernel's spectrum: `eigenvalues`, `eigenvectors`, `density` …"""
     return f"spectrum/{kernel}/{what}"
+
+
+AXES: dict[str, tuple[str, ...]] = {
+    EIGENVALUES: ("mode",),
+    EIGENVECTORS: ("row", "vector"),
+    LABEL_POWER: ("mode", "output"),
+    f"{LABEL_POWER} of vectors": ("vector", "output"),
+    SMALLEST_EIGENVALUES: ("last",),
+    SMALLEST_EIGENVECTORS: ("row", "last"),
+    INERTIA_COUNT: ("shift",),
+    QUADRATURE_NODES: ("probe", "node"),
+    QUADRATURE_WEIGHTS: ("probe", "node"),
+}
+"""Names of the axes, for xarray, which wants equal names to have equal lengths: eigenvectors, and label power found
+from them, may be of fewer modes than the eigenvalues."""
+
+
+def make_spectrum_array(
+    session: Session, kernel: str, what: str, shape: tuple[int, ...], *, axes: str | None = None
+) -> str:
+    """An array of one chunk with named axes (those of `what`, or of another entry of `AXES`); returns its name."""
+    name = spectrum_array(kernel, what)
+    session.create(
+        name, shape, shape, fingerprint=session.fingerprint("spectrum"), dimensions=AXES[axes or what]
+    )
+    return name
 
 
 @dataclass(frozen=True, slots=True)

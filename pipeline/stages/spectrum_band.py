@@ -6,19 +6,23 @@ LAPACK's, eigenvectors come from inverse iteration on it and are carried back th
 
 from __future__ import annotations
 
+import functools
+import itertools
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ntk.linalg import band_eigen, band_reduction
+from ntk.linalg import band_eigen, band_reduction, inertia
 from ntk.linalg.band_reduction import Reflectors
-from ntk.linalg.gates import eigenpair_gate, orthogonality_gate
+from ntk.linalg.gates import Gate, eigenpair_gate, orthogonality_gate
 from ntk.linalg.operator import symmetric_product
 from pipeline.errors import InputError
 from pipeline.plan.band import PANEL_KIND, SWEEP_KIND, BandPlan, band_tasks
 from pipeline.plan.gram import gram_array
 from pipeline.plan.memory import band_width
+from pipeline.plan.resources import Resources
 from pipeline.plan.tasks import Record, Task
 from pipeline.stages.session import Session
 from pipeline.stages.spectrum_arrays import (
@@ -27,15 +31,22 @@ from pipeline.stages.spectrum_arrays import (
     Found,
     Request,
     all_values_note,
+    make_spectrum_array,
     spectrum_array,
 )
-from pipeline.stages.tiles import ahead
-from pipeline.stages.worker import Stopwatch, opened, stored_record, write_behind
+from pipeline.stages.tiles import AHEAD, ahead
+from pipeline.stages.worker import Stopwatch, has_gpu, opened, stored_record, write_behind
 from pipeline.store.arrays import ArrayStore
 from pipeline.store.faults import TileError
 from pipeline.store.scratch import PASSING
 
+if TYPE_CHECKING:
+    from ntk.linalg.tile_jax import DeviceSweep
+
 VALUES_KIND, VECTORS_KIND = "band-values", "band-vectors"
+
+TILES_HELD = AHEAD + 4
+"""Tiles in the memory of a worker during a sweep."""
 
 Block = np.ndarray
 
@@ -52,6 +63,7 @@ class BandWork:
     vectors: int
     trace: float
     frobenius: float
+    threads: int
 
     def __call__(self, task: Task) -> list[Record]:
         step = {
@@ -93,10 +105,14 @@ class BandWork:
             found |= {plan.reflectors: v, plan.triangles: t}
         found[plan.band] = band
         return [
-            stored_record(self.store, name, key, found.pop(name)[None], watch, task.key)
+            self.stored(name, key, found.pop(name)[None], watch, task)
             for name, key in task.writes
             if name in found
         ]
+
+    def stored(self, name: str, key: tuple[int, ...], block: Block, watch: Stopwatch, task: Task) -> Record:
+        """Write a chunk over one that nobody reads any more."""
+        return stored_record(self.store, name, key, block, watch, task.key, spent=self.plan.over(name, key))
 
     def strip(self, panel: int, rows: slice) -> Block:
         """The rows of a panel of A_{k−1} (of K for the first panel), from the diagonal on, as a new array."""
@@ -116,13 +132,14 @@ class BandWork:
         return strip
 
     def update_factor(self, panel: int) -> Block:
-        """W of a panel from the shares of its product, in their order."""
-        plan = self.plan
-        y = np.array(self.store.view(plan.products, (panel, 0, 0, 0))[0, 0])
-        for share in range(1, plan.shares):
-            y += self.store.view(plan.products, (panel, share, 0, 0))[0, 0]
-        v = self.view(plan.reflectors, panel)
-        return band_reduction.update_factor(v, v @ self.view(plan.triangles, panel), y)
+        """W of a panel from the shares of its product, in their order; zero above its rows."""
+        plan, live = self.plan, slice(self.plan.rows(panel).stop, None)
+        w = np.zeros((plan.grid.n, plan.bandwidth))
+        for share in range(plan.shares):
+            w[live] += self.store.view(plan.products, (panel, share, 0, 0))[0, 0][live]
+        v = self.view(plan.reflectors, panel)[live]
+        w[live] = band_reduction.update_factor(v, v @ self.view(plan.triangles, panel), w[live])
+        return w
 
     def sweep(self, task: Task) -> list[Record]:
         """The tiles of a share brought from A_{k−1} to A_k, and their product with V_k T_k."""
@@ -133,38 +150,42 @@ class BandWork:
         before = None
         if panel > 0:
             before = self.view(plan.reflectors, panel - 1), self.view(plan.updates, panel)
-        product = np.zeros_like(x)
+        steps = sweep_steps()(x, before)
+        del x
         first = plan.rows(panel).stop
         records: list[Record] = []
-        tiles = ahead(lambda i, j: self.tile(panel - 1, i, j), plan.share(panel, share))
-        with write_behind(self.store, task.key, records, _no_note) as write:
-            for (i, j), old in tiles:
+        tiles = ahead(self.fresh_tiles(panel - 1), plan.share(panel, share))
+        with write_behind(
+            self.store, task.key, records, _no_note, spent=lambda key: (key[0] - 2, *key[1:])
+        ) as write:
+            for (i, j), tile in tiles:
                 at = Stopwatch()
                 rows, columns = grid.rows(i), grid.rows(j)
-                live = (
-                    slice(max(rows.start, first), rows.stop),
-                    slice(max(columns.start, first), columns.stop),
-                )
-                cut = _within(live[0], rows), _within(live[1], columns)
-                tile = np.array(old[cut], np.float64, order="C")
+                # Rows that belong to the panel or lie above it are left as they are. In columns X and V are zero there.
+                live = slice(max(rows.start, first), rows.stop)
+                steps.take(tile[_within(live, rows)], live, columns, diagonal=i == j)
                 if before is not None:
-                    (vi, wi), (vj, wj) = ([part[side] for part in before] for side in live)
-                    band_reduction.rank_2b_update(tile, (vi, wi), (vj, wj))
-                product[live[0]] += tile @ x[live[1]]
-                if i != j:
-                    product[live[1]] += tile.T @ x[live[0]]
-                if before is not None:
-                    if tile.shape != old.shape:
-                        whole = np.zeros(old.shape)
-                        whole[cut] = tile
-                        tile = whole
                     write(plan.matrix, (panel, i, j), tile[None], at.started, at.seconds)
         records.append(
-            stored_record(
-                self.store, plan.products, (panel, share, 0, 0), product[None, None], watch, task.key
-            )
+            self.stored(plan.products, (panel, share, 0, 0), steps.product()[None, None], watch, task)
         )
         return records
+
+    def fresh_tiles(self, panel: int) -> Callable[[int, int], Block]:
+        """Reads tiles of A_k into memory of their own, a few arrays in turn: `AHEAD` + 1 are being read or wait, one is
+        being computed with, one waits to be written and one is being written."""
+        turns = itertools.cycle([np.empty((self.plan.grid.tile,) * 2) for _ in range(TILES_HELD)])
+
+        def read(i: int, j: int) -> Block:
+            grid, whole = self.plan.grid, next(turns)
+            tile = whole.reshape(-1)[: grid.size(i) * grid.size(j)].reshape(grid.size(i), grid.size(j))
+            if panel <= 0:
+                tile[...] = self.tile(panel, i, j)
+            else:
+                self.store.read_into(self.plan.matrix, (panel, i, j), tile[None])
+            return tile
+
+        return read
 
     def tile(self, panel: int, i: int, j: int) -> Block:
         """A tile of A_k; A_0 = K, of which A_{−1} is another name."""
@@ -179,8 +200,13 @@ class BandWork:
     def values(self, task: Task) -> list[Record]:
         """All eigenvalues, and how small the smallest is."""
         watch = Stopwatch()
-        values = band_eigen.band_eigenvalues(self.band())
+        band = self.band()
+        values = band_eigen.band_eigenvalues(band, threads=self.threads)
         note = all_values_note(values, self.trace, self.frobenius)
+        shifts = inertia.shifts_between(values, len(values))
+        off = inertia.worst_count(lambda shift: inertia.count_above_band(band, shift), shifts)
+        if off is not None:
+            note["gates"]["inertia"] = Gate(off, inertia.LIMIT).to_dict()
         ((name, key),) = task.writes
         return [stored_record(self.store, name, key, values[: self.count], watch, task.key, note)]
 
@@ -220,6 +246,17 @@ class BandWork:
         return [stored_record(self.store, name, key, np.ascontiguousarray(vectors), watch, task.key, note)]
 
 
+@functools.cache
+def sweep_steps() -> type[band_reduction.HostSweep] | type[DeviceSweep]:
+    """What takes up the tiles of a sweep in this process: JAX where it has a GPU to itself, else BLAS."""
+    if has_gpu():
+        # Imported here alone: a worker without a GPU keeps its memory for tiles.
+        from ntk.linalg.tile_jax import DeviceSweep
+
+        return DeviceSweep
+    return band_reduction.HostSweep
+
+
 def _no_note(name: str, key: tuple[int, ...], block: Block) -> dict[str, Any]:
     del name, key, block
     return {}
@@ -250,13 +287,22 @@ def decompose(session: Session, request: Request) -> Found:
         width,
         session.resources.workers,
         f"{PASSING}/{kernel}-band",
+        vectors > 0,
     )
-    session.create(names[EIGENVALUES], (count,), (count,), fingerprint=token)
+    make_spectrum_array(session, kernel, EIGENVALUES, (count,))
     if vectors:
-        session.create(names[EIGENVECTORS], (grid.n, vectors), (grid.n, vectors), fingerprint=token)
+        make_spectrum_array(session, kernel, EIGENVECTORS, (grid.n, vectors))
     after = _closing_tasks(session, kernel, names, vectors)
     work = BandWork(
-        str(session.directory), token, kernel, plan, count, vectors, request.trace, request.frobenius
+        str(session.directory),
+        token,
+        kernel,
+        plan,
+        count,
+        vectors,
+        request.trace,
+        request.frobenius,
+        idle_threads(session.resources),
     )
     try:
         if after:
@@ -276,7 +322,7 @@ def decompose(session: Session, request: Request) -> Found:
 def _reduce(session: Session, plan: BandPlan, work: BandWork) -> None:
     """Reduce to a band, from wherever a killed process left it."""
     # Cut otherwise (more workers, less memory) it is another reduction, which starts at its beginning.
-    cut = f"{work.token}/{plan.bandwidth}/{plan.shares}"
+    cut = f"{work.token}/{plan.bandwidth}/{plan.shares}/{plan.vectors}"
     for name, (shape, chunk) in plan.arrays.items():
         session.create(name, shape, chunk, fingerprint=cut)
     tasks = band_tasks(plan, session.journal.done(plan.arrays), f"spectrum/{work.kernel}")
@@ -303,10 +349,12 @@ def _closing_tasks(session: Session, kernel: str, names: dict[str, str], vectors
     return tasks
 
 
+def idle_threads(resources: Resources) -> int:
+    """Threads for a task beside which nothing runs: the cores of the other workers of one machine, where each computes
+    with one thread (BLAS with threads of its own is not called from several at once)."""
+    return resources.workers if resources.kind == "local" and resources.threads == 1 else 1
+
+
 def _drop(session: Session, plan: BandPlan) -> None:
-    """Free what no task needs any more."""
-    spent: dict[str, list[tuple[int, ...]]] = {}
-    for name, key in plan.spent(session.journal.done(plan.arrays)):
-        spent.setdefault(name, []).append(key)
-    for name, keys in spent.items():
-        session.discard(name, keys)
+    """Forget what no task needs any more."""
+    session.retire(plan.spent(session.journal.done(plan.arrays)))

@@ -18,11 +18,16 @@ from ntk.linalg.quadrature import Estimate, LanczosCoefficients, Quadrature
 from ntk.spectral.stability import noise_floor
 from pipeline.stages.operator import stored_operator
 from pipeline.stages.session import Session
-from pipeline.stages.spectrum_arrays import Found, Request, spectrum_array
+from pipeline.stages.spectrum_arrays import (
+    QUADRATURE_NODES,
+    QUADRATURE_WEIGHTS,
+    Found,
+    Request,
+    make_spectrum_array,
+    spectrum_array,
+)
 from pipeline.stages.worker import Stopwatch, stored_record
 from pipeline.store.scratch import PASSING
-
-NODES, WEIGHTS = "quadrature-nodes", "quadrature-weights"
 
 THRESHOLDS = 60
 """Points at which the number of larger eigenvalues is given, evenly spaced in log λ from the noise floor to λ_max."""
@@ -38,12 +43,12 @@ def decompose(session: Session, request: Request) -> Found:
     Raises:
         TasksFailed, Stopped: see there; a rerun resumes.
     """
-    names = [spectrum_array(request.kernel, what) for what in (NODES, WEIGHTS)]
+    arrays = QUADRATURE_NODES, QUADRATURE_WEIGHTS
+    names = [spectrum_array(request.kernel, what) for what in arrays]
     if not all(session.journal.records(name) for name in names):
         found = _run(session, request)
-        for name, values in zip(names, (found.nodes, found.weights), strict=True):
-            session.create(name, values.shape, values.shape, fingerprint=session.fingerprint("spectrum"))
-            session.put(name, (0, 0), values)
+        for what, values in zip(arrays, (found.nodes, found.weights), strict=True):
+            session.put(make_spectrum_array(session, request.kernel, what, values.shape), (0, 0), values)
         session.remove(_vectors(request.kernel))
     nodes, weights = (session.store.read_all(name) for name in names)
     return _answer(session, request, Quadrature(nodes, weights, session.grid.n))

@@ -21,6 +21,7 @@ from pipeline.stages.spectrum_arrays import (
     Found,
     Request,
     all_values_note,
+    make_spectrum_array,
     spectrum_array,
 )
 from pipeline.stages.worker import Stopwatch, opened, stored_record, targets
@@ -96,8 +97,7 @@ def decompose(session: Session, request: Request) -> Found:
         shapes[LABEL_POWER] = (request.count, session.inputs.outputs)
     writes = []
     for what, shape in shapes.items():
-        name = spectrum_array(request.kernel, what)
-        session.create(name, shape, shape, fingerprint=token)
+        name = make_spectrum_array(session, request.kernel, what, shape)
         writes.append((name, (0,) * len(shape)))
     if any(session.journal.latest(*chunk) is None for chunk in writes):
         task = Task(f"spectrum/{request.kernel}", KIND, writes=tuple(writes))

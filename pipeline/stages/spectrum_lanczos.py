@@ -16,18 +16,25 @@ from ntk.linalg import block_krylov
 from ntk.linalg.block_krylov import KrylovState
 from ntk.linalg.gates import orthogonality_gate, tolerance_gate
 from pipeline.errors import GateError
-from pipeline.plan.spectrum import block_width
+from pipeline.plan.spectrum import KRYLOV_BLOCKS, block_width
 from pipeline.stages.operator import GramOperator, stored_operator
 from pipeline.stages.session import Session
-from pipeline.stages.spectrum_arrays import EIGENVALUES, EIGENVECTORS, Found, Request, spectrum_array
+from pipeline.stages.spectrum_arrays import (
+    EIGENVALUES,
+    EIGENVECTORS,
+    Found,
+    Request,
+    make_spectrum_array,
+    spectrum_array,
+)
+from pipeline.stages.spectrum_count import inertia_gate
 from pipeline.stages.worker import Stopwatch, stored_record
 from pipeline.store.scratch import PASSING
 
 TOLERANCE = 1e-8
 """Residual ‖K v − λ v‖ relative to λ_max at which a pair counts as found; the eigenvalue is then good to its square."""
 
-MAX_BLOCKS = 12
-"""Blocks in the basis before it is compressed to its leading Ritz vectors."""
+MAX_BLOCKS = KRYLOV_BLOCKS
 
 MAX_PASSES = 100
 
@@ -138,13 +145,12 @@ def decompose(session: Session, request: Request) -> Found:
     values_name = spectrum_array(request.kernel, EIGENVALUES)
     recorded = session.journal.records(values_name)
     if not recorded:
-        session.create(
-            values_name, (request.count,), (request.count,), fingerprint=session.fingerprint("spectrum")
-        )
+        make_spectrum_array(session, request.kernel, EIGENVALUES, (request.count,))
         _find(session, request, stored_operator(session, request.kernel, "spectrum"))
         recorded = session.journal.records(values_name)
     note = recorded[(0,)].note
-    return Found(note["gates"], figures={"passes": note["passes"]})
+    gates = note["gates"] | inertia_gate(session, request.kernel)
+    return Found(gates, figures={"passes": note["passes"]})
 
 
 def _find(session: Session, request: Request, operator: GramOperator) -> None:
@@ -175,8 +181,7 @@ def _find(session: Session, request: Request, operator: GramOperator) -> None:
         "gates": {"pairs": found.to_dict(), "orthogonality": orthogonality.to_dict()},
     }
     if request.vectors:
-        name, leading = spectrum_array(request.kernel, EIGENVECTORS), (n, request.vectors)
-        session.create(name, leading, leading, fingerprint=session.fingerprint("spectrum"))
+        name = make_spectrum_array(session, request.kernel, EIGENVECTORS, (n, request.vectors))
         session.put(name, (0, 0), np.ascontiguousarray(vectors[:, : request.vectors]))
     name = spectrum_array(request.kernel, EIGENVALUES)
     values = np.ascontiguousarray(pairs.values)

@@ -9,6 +9,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,16 @@ BLOCKS_KEPT = 3
 def opened(directory: str, token: str) -> ArrayStore:
     """The store of a run, opened once per process and stage (`token` changes with the arrays in it)."""
     return ArrayStore(directory, Journal(directory).load(), writable=True)
+
+
+@functools.cache
+def has_gpu() -> bool:
+    """Whether JAX has a GPU in this process. Where there is none on the machine, JAX is not imported to say so."""
+    if not Path("/dev/nvidiactl").exists():
+        return False
+    import jax
+
+    return jax.default_backend() == "gpu"
 
 
 _inputs: OrderedDict[tuple[str, str, str, int], np.ndarray] = OrderedDict()
@@ -62,12 +73,19 @@ Inspect = Callable[[str, tuple[int, ...], np.ndarray], dict[str, Any]]
 
 @contextmanager
 def write_behind(
-    store: ArrayStore, task: str, records: list[Record], inspect: Inspect, *, depth: int = 1
+    store: ArrayStore,
+    task: str,
+    records: list[Record],
+    inspect: Inspect,
+    *,
+    depth: int = 1,
+    spent: Callable[[tuple[int, ...]], tuple[int, ...]] | None = None,
 ) -> Iterator[Write]:
     """A `write(name, key, block, started, seconds)` that returns at once: a thread looks at the block, writes it and
     adds its record, so that the next one is computed meanwhile. At most `depth` blocks wait.
 
-    `inspect(name, key, block)` gives the note of a block's record; what it refuses is not written.
+    `inspect(name, key, block)` gives the note of a block's record; what it refuses is not written. `spent` says over
+    which chunk each is written (`ArrayStore.write`).
 
     Raises:
         Whatever `inspect` or a write raised, at the next call or at the end.
@@ -77,7 +95,7 @@ def write_behind(
 
     def store_one(name: str, key: tuple[int, ...], block: np.ndarray, started: float, seconds: float) -> None:
         note = inspect(name, key, block)
-        digest, nbytes = store.write(name, key, block)
+        digest, nbytes = store.write(name, key, block, spent=None if spent is None else spent(key))
         dtype = str(block.dtype)
         records.append(
             Record(
@@ -124,10 +142,11 @@ class Stopwatch:
 
 def stored_record(
     store: ArrayStore, name: str, key: tuple[int, ...], block: np.ndarray, watch: Stopwatch, task: str = "",
-    note: dict[str, Any] | None = None,
+    note: dict[str, Any] | None = None, spent: tuple[int, ...] | None = None,
 ) -> Record:  # fmt: skip
-    """Write a chunk now and return its record; `watch` was started when the work on it began."""
-    digest, nbytes = store.write(name, key, block)
+    """Write a chunk now (over another, see `ArrayStore.write`) and return its record; `watch` was started when the
+    work on it began."""
+    digest, nbytes = store.write(name, key, block, spent=spent)
     return Record(
         name, key, digest, block.shape, str(block.dtype), watch.seconds, nbytes, worker_name(), watch.started,
         task, note or {},

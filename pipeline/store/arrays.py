@@ -6,6 +6,7 @@ import os
 import socket
 import time
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,8 @@ from pipeline.store.faults import ObjectStoreError, TileFault, disk_error
 from pipeline.store.format import Compression, Spec, create_array, open_array
 from pipeline.store.journal import Journal
 from pipeline.store.place import Place
-from pipeline.store.reading import ArrayReader, Block, Key
+from pipeline.store.reading import ArrayReader, Block, Key, is_plain
+from pipeline.store.recycled import write_over
 from pipeline.store.scratch import SCRATCH, is_scratch
 from pipeline.store.writer import JournalWriter
 
@@ -93,13 +95,20 @@ class ArrayStore(ArrayReader):
             raise disk_error(error, self._root / name, "create the array") from error
         return True
 
-    def write(self, name: str, key: Key, block: Block) -> tuple[str, int]:
+    @property
+    def reuses_files(self) -> bool:
+        """Whether chunks can be written over the files of others: on a disk, not in a bucket."""
+        return isinstance(self._root, Path)
+
+    def write(self, name: str, key: Key, block: Block, *, spent: Key | None = None) -> tuple[str, int]:
         """Store one chunk; it is on the disk when this returns. The record is the caller's to append.
 
         Args:
             name: array.
             key: chunk indices.
             block: values of the chunk's valid shape (cut off at the edge), of the array's dtype.
+            spent: of an array below `PASSING`, another chunk that is not read any more: its file is used up where files
+                can be (`reuses_files`).
 
         Returns:
             Digest of the values, and the bytes that they take in the store.
@@ -116,8 +125,12 @@ class ArrayStore(ArrayReader):
             )
         block = np.ascontiguousarray(block).reshape(shape)
         try:
-            array.set_block_selection(key, block)
-            nbytes = self._size(name, key)
+            new, old = self.chunk_file(name, key), None if spent is None else self.chunk_file(name, spent)
+            if isinstance(new, Path) and isinstance(old, Path) and is_plain(array):
+                nbytes = write_over(new, old, block, array.chunks)
+            else:
+                array.set_block_selection(key, block)
+                nbytes = self._size(name, key)
         except OSError as error:
             raise disk_error(error, self.chunk_file(name, key), "write the tile") from error
         return digest(block), nbytes

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import itertools
 import os
+import sys
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +23,7 @@ from pipeline.store.journal import Journal
 from pipeline.store.layout import RunLayout
 from pipeline.store.mapped import Identity, plain_values
 from pipeline.store.place import Place, place
+from pipeline.store.recycled import read_into
 from pipeline.store.scratch import is_scratch
 from pipeline.store.tree import tree_at
 
@@ -139,6 +143,27 @@ class ArrayReader:
             self._verified[name, key] = (file, record.digest)
         return found
 
+    def read_into(self, name: str, key: Key, out: Block) -> None:
+        """As `read`, into an array of the chunk's valid shape.
+
+        Raises:
+            TileError: as `read`.
+        """
+
+        def copied(name: str, key: Key) -> Block | TileFault:
+            array, file = self.array(name), self.chunk_file(name, key)
+            whole = out.shape == array.chunks and out.dtype == array.dtype and is_plain(array)
+            with contextlib.suppress(OSError):
+                if whole and isinstance(file, Path) and read_into(file, out):
+                    return out
+            return self._mapped(name, key)
+
+        found = self._checked(name, key, copied)
+        if isinstance(found, TileFault):
+            raise TileError.of(found, self.directory)
+        if found is not out:
+            out[...] = found
+
     def expect(self, name: str, key: Key) -> None:
         """Have the system read a chunk's file while the caller does something else; no more than a hint."""
         self._tree.expect(self._key(name, key))
@@ -240,7 +265,7 @@ class ArrayReader:
         """The values in a chunk's file, unchecked where they can be mapped; else as `_decode`."""
         try:
             array, region = self.array(name), self.region(name, key)
-            if array.attrs["compression"] == "none":
+            if is_plain(array):
                 whole = plain_values(self._tree.contents(self._key(name, key)), array.chunks, array.dtype)
                 if whole is not None:
                     return whole[tuple(slice(part.stop - part.start) for part in region)]
@@ -274,3 +299,8 @@ class ArrayReader:
             return TileFault(
                 name, key, f"its file {path} ({size} bytes) is damaged ({type(error).__name__}: {error})"
             )
+
+
+def is_plain(array: zarr.Array[Any]) -> bool:
+    """Whether the files of an array hold its values as they lie in memory."""
+    return array.attrs["compression"] == "none" and sys.byteorder == "little"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 from typing import Any
 
@@ -72,6 +72,13 @@ class JournalWriter:
         if keys is not None:
             entry["keys"] = [list(key) for key in keys]
         self._append([entry])
+
+    def invalidate_chunks(self, chunks: Mapping[str, Iterable[tuple[int, ...]]]) -> None:
+        """From here on, no earlier record counts of these chunks of these arrays; flushed to disk once for all. Raises
+        as ``append``."""
+        self._append([
+            {"invalid": array, "keys": [list(key) for key in keys]} for array, keys in chunks.items()
+        ])  # fmt: skip
 
     def close(self) -> None:
         """Close the segment; nothing can be appended after that."""

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from pipeline.errors import PipelineError
-from pipeline.opened import open_run
+from pipeline.opened import Run, open_run
 from pipeline.plan import memory, show
 from pipeline.stages import spectrum_band, spectrum_lanczos
 from pipeline.stages.operator import GramOperator
-from tests.stages.conftest import Runner
+from tests.stages.conftest import ARCHITECTURE, Runner
 
 Contents = Callable[[Path], dict[str, bytes]]
 NO_SOLVE = {"method": "none"}
@@ -31,6 +31,19 @@ def spectrum(runner: Runner, **fields: object) -> dict:
     return runner.run("spectrum", solve=NO_SOLVE, spectrum=fields)["spectrum"]["ntk"]
 
 
+def named_axes(run: Run) -> dict[str, tuple[str, ...]]:
+    """The axes of each array of the spectrum. Equal names have equal lengths, as xarray wants it of a group."""
+    lengths: dict[str, int] = {}
+    found = {}
+    for name in run.store.names():
+        if name.startswith("spectrum/ntk/") and name.count("/") == 2:
+            array = run.store.array(name)
+            found[name.rsplit("/", 1)[1]] = names = tuple(array.metadata.dimension_names or ())
+            for axis, length in zip(names, array.shape, strict=True):
+                assert lengths.setdefault(axis, length) == length, axis
+    return found
+
+
 @pytest.mark.parametrize("tile", [16, 7])
 def test_band_agrees_with_lapack(runner: Runner, narrow: None, tile: int) -> None:
     runner.run("gram", solve=NO_SOLVE, gram={"tile": tile})
@@ -45,18 +58,38 @@ def test_band_agrees_with_lapack(runner: Runner, narrow: None, tile: int) -> Non
     assert vectors.shape == (70, 5)
     assert np.allclose(matrix @ vectors, vectors * exact[:5], rtol=0, atol=1e-12 * exact[0])
     assert metrics["method"] == "band"
-    assert all(metrics["gates"][name]["passed"] for name in ("trace", "frobenius", "pairs", "orthogonality"))
-    left = {name for name in run.store.names() if name.startswith("spectrum/") and name.count("/") == 2}
-    assert left == {f"spectrum/ntk/{what}" for what in ("eigenvalues", "eigenvectors", "label-power")}
+    wanted = {"trace", "frobenius", "inertia", "pairs", "orthogonality"}
+    assert {name for name, gate in metrics["gates"].items() if gate["passed"]} == wanted
+    axes = {"eigenvalues": ("mode",), "eigenvectors": ("row", "vector"), "label-power": ("vector", "output")}
+    assert named_axes(run) == axes
 
 
 def test_methods_agree_on_what_they_share(runner: Runner, narrow: None) -> None:
     found = {}
     for method in ("eigh", "band"):
         found[method] = spectrum(runner, method=method)
+        axes = named_axes(open_run(runner.folder / "run"))
+        assert axes["label-power"] == ("mode" if method == "eigh" else "vector", "output")
     for name in ("lambda_max", "participation_ratio", "stable_rank", "label_alignment"):
         assert found["band"][name] == pytest.approx(found["eigh"][name], rel=1e-9), name
     assert found["band"]["modes_for_half_label_power"] in (None, found["eigh"]["modes_for_half_label_power"])
+
+
+def test_smallest_pairs_agree_with_lapack(runner: Runner) -> None:
+    kernel = {"architecture": ARCHITECTURE, "precision": "float32"}
+    runner.run("gram", solve=NO_SOLVE, kernel=kernel)
+    wanted = {"method": "density", "steps": 40, "smallest": 4}
+    metrics = runner.run("spectrum", solve=NO_SOLVE, kernel=kernel, spectrum=wanted)["spectrum"]["ntk"]
+    run = open_run(runner.folder / "run")
+    matrix = run.gram("ntk").to_numpy().astype(np.float64)
+    exact, modes = np.linalg.eigh(matrix)
+    values = run.store.read_all("spectrum/ntk/smallest-eigenvalues")
+    assert np.allclose(values, exact[:4], rtol=0, atol=1e-12 * exact[-1])
+    vectors = run.store.read_all("spectrum/ntk/smallest-eigenvectors")
+    assert np.linalg.norm(matrix @ vectors - vectors * values, axis=0).max() <= 1e-8 * exact[-1]
+    assert np.linalg.svd(modes[:, :4].T @ vectors, compute_uv=False).min() > 1 - 1e-6
+    assert metrics["smallest"]["smallest pairs"]["passed"]
+    assert not any(name.startswith("solution/factor") for name in run.store.names())
 
 
 class Killed(PipelineError):
@@ -112,6 +145,7 @@ def test_an_indefinite_float32_matrix_is_said_to_be_one(runner: Runner) -> None:
 
 
 def test_lanczos_agrees_with_lapack(runner: Runner) -> None:
+    spectrum(runner, method="lanczos", count=3)  # Nothing of it is taken for what is asked for next.
     metrics = spectrum(runner, method="lanczos", count=6, vectors=4)
     run = open_run(runner.folder / "run")
     matrix = run.gram("ntk").to_numpy()
@@ -122,7 +156,9 @@ def test_lanczos_agrees_with_lapack(runner: Runner) -> None:
     assert np.linalg.norm(matrix @ vectors - vectors * exact[:4], axis=0).max() <= 1e-7 * exact[0]
     assert metrics["passes"] <= 12
     assert metrics["gates"]["pairs"]["passed"]
+    assert metrics["gates"]["inertia"] == {"value": 0.0, "limit": 1.0, "passed": True}
     assert "lambda_min" not in metrics
+    assert named_axes(run)["inertia-count"] == ("shift",)
     assert {name for name in run.store.names() if name.startswith("passing/")} == set()
 
 
@@ -143,6 +179,7 @@ def test_density_holds_the_exact_figures_within_its_bars(runner: Runner) -> None
     assert np.mean(off <= 0) >= 0.8
     assert metrics["passes"] == 40
     assert {gate for gate in metrics["gates"] if metrics["gates"][gate]["passed"]} == {"trace", "frobenius"}
+    assert named_axes(run)["quadrature-nodes"] == ("probe", "node")
     assert {name for name in run.store.names() if name.startswith("passing/")} == set()
     assert "by density" in show.text(runner.prepare(spectrum={"method": "density"}).plan)
 

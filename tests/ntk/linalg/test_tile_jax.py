@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from ntk.linalg.band_reduction import HostSweep
 from ntk.linalg.tile_cholesky import HostSteps, NotPositiveDefinite
-from ntk.linalg.tile_jax import DeviceSteps
+from ntk.linalg.tile_jax import DeviceSteps, DeviceSweep
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -36,3 +37,23 @@ def test_a_device_names_the_pivot_too() -> None:
         with pytest.raises(NotPositiveDefinite) as caught:
             steps(matrix.copy()).factor()
         assert (caught.value.pivot, caught.value.value) == (3, -2.0)
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_sweep_on_the_device_is_that_on_the_host(first: bool) -> None:
+    """All tiles of a matrix, one of them cut."""
+    rng = np.random.default_rng(0)
+    n, b, blocks = 50, 4, [slice(0, 20), slice(20, 40), slice(40, 50)]
+    x, v, w = (rng.standard_normal((n, b)) for _ in range(3))
+    a = rng.standard_normal((n, n))
+    before = None if first else (v, w)
+    sweeps = HostSweep(x, before), DeviceSweep(x, before)
+    for i, rows in enumerate(blocks):
+        for j, columns in enumerate(blocks[i:], start=i):
+            live = slice(max(rows.start, 8), rows.stop)
+            tiles = [np.array(a[live, columns]) for _ in sweeps]
+            for sweep, tile in zip(sweeps, tiles, strict=True):
+                sweep.take(tile, live, columns, diagonal=i == j)
+            assert np.allclose(*tiles, rtol=0, atol=1e-13)
+    assert sweeps[1].product().dtype == np.float64
+    assert np.allclose(sweeps[0].product(), sweeps[1].product(), rtol=0, atol=1e-12)
