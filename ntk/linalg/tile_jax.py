@@ -75,7 +75,10 @@ class DeviceSweep:
             updated, self._product = _sweep_tile(
                 jnp.asarray(tile), self._product, self._x, self._before, rows.start, columns.start, diagonal
             )
-            if self._before is not None:
+            # Either waits for the device, which may read the tile from the caller's memory until then.
+            if self._before is None:
+                self._product.block_until_ready()
+            else:
                 tile[...] = updated
 
     def product(self) -> Tile:

@@ -156,7 +156,7 @@ class BandWork:
         records: list[Record] = []
         tiles = ahead(self.fresh_tiles(panel - 1), plan.share(panel, share))
         with write_behind(
-            self.store, task.key, records, _no_note, spent=lambda key: (key[0] - 2, *key[1:])
+            self.store, task.key, records, _no_note, spent=functools.partial(plan.over, plan.matrix)
         ) as write:
             for (i, j), tile in tiles:
                 at = Stopwatch()

@@ -79,7 +79,7 @@ def write_behind(
     inspect: Inspect,
     *,
     depth: int = 1,
-    spent: Callable[[tuple[int, ...]], tuple[int, ...]] | None = None,
+    spent: Callable[[tuple[int, ...]], tuple[int, ...] | None] | None = None,
 ) -> Iterator[Write]:
     """A `write(name, key, block, started, seconds)` that returns at once: a thread looks at the block, writes it and
     adds its record, so that the next one is computed meanwhile. At most `depth` blocks wait.
