@@ -11,7 +11,7 @@ import typer
 from pipeline.cli.options import AllowCode, Cluster, Directory, Insecure, Json, Out, RunFile, Set
 from pipeline.cli.output import emit, reporting, say
 from pipeline.errors import InputError
-from pipeline.store.place import Place, place
+from pipeline.store.place import ObjectPath, Place, place
 
 app = typer.Typer(
     name="ntk",
@@ -68,7 +68,11 @@ def plan(
             config, where, workers=workers, calibrate=calibrate, allow_code=allow_code, folder=folder
         )
         price = found.resources.price if price is None else price
-        emit(show.document(found, price), as_json=as_json, text=show.text(found, price))
+        document, text = show.document(found, price), show.text(found, price)
+        if isinstance(place(config.out), ObjectPath):
+            document["requests"] = show.requests(found)
+            text += show.bucket_text(found)
+        emit(document, as_json=as_json, text=text)
 
 
 @app.command(epilog="Example: ntk run run.yaml --out runs/first --set gram.tile=512")

@@ -44,6 +44,23 @@ def document(plan: Plan, price: float | None = None) -> dict[str, Any]:
     return found
 
 
+def requests(plan: Plan) -> dict[str, int]:
+    """About how many tiles each stage reads and writes: requests, where the run is in a bucket."""
+    tile = plan.grid.tile**2 * plan.problem.itemsize
+    return {
+        stage.name: -(-(stage.reads + stage.writes) // tile) for stage in plan.stages if not stage.skipped
+    }
+
+
+def bucket_text(plan: Plan) -> str:
+    """What a plan says of a run in a bucket, where every tile is a request."""
+    counts = ", ".join(f"{name} {count:,}" for name, count in requests(plan).items() if count)
+    return (
+        f"\nin a bucket: {plan.grid.count:,} objects for each kernel; requests by stage about: {counts}. Factors and "
+        "values\nthat pass between workers lie there too; what iterates, reads less (docs/stores.md)"
+    )
+
+
 def text(plan: Plan, price: float | None = None) -> str:
     """A table for a person."""
     r, p, found = plan.resources, plan.problem, document(plan, price)

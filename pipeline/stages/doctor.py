@@ -30,6 +30,8 @@ from pipeline.runtime.slurm_script import one_task
 from pipeline.stages import rundir
 from pipeline.stages.session import settings
 from pipeline.store.files import replace_file
+from pipeline.store.folder import folder_at
+from pipeline.store.place import ObjectPath, Place, place, temporary_beside
 
 PROBE_BYTES = 32 * 2**20
 """Size of the file that bandwidths are measured with."""
@@ -65,12 +67,12 @@ class ProbeWork:
     folder: str
 
     def __call__(self, task: Task) -> list[Record]:
-        found = [*machine_probes(), disk_probe(Path(self.folder))]
+        found = [*machine_probes(), disk_probe(place(self.folder))]
         note = {"probes": [asdict(probe) for probe in found], "clock": time.time()}
         return [Record("probe", (0,), "", (), "", 0.0, 0, worker_name(), time.time(), task.key, note)]
 
 
-def examine(out: Path, cluster: str | None) -> dict[str, Any]:
+def examine(out: Place, cluster: str | None) -> dict[str, Any]:
     """All probes, as a document.
 
     Args:
@@ -90,13 +92,15 @@ def machine_probes() -> list[Probe]:
     return [_guarded(name, probe) for name, probe in _MACHINE.items()]
 
 
-def disk_probe(folder: Path) -> Probe:
+def disk_probe(folder: Place) -> Probe:
     """What a store in this folder can rely on: atomic replacement, exclusive creation, flushing; bandwidth, free space
-    and clock. The folder may not be there yet; nothing is left in it."""
+    and clock; of a bucket, creation by conditional writes, and bandwidth. Nothing is left there."""
+    if isinstance(folder, ObjectPath):
+        return _guarded("object store", lambda: _bucket(folder))
     return _guarded("file system", lambda: _disk(folder))
 
 
-def cluster_probes(cluster: AnyCluster, folder: Path) -> list[Probe]:
+def cluster_probes(cluster: AnyCluster, folder: Place) -> list[Probe]:
     """One worker of a cluster, started for this, and what it finds."""
     if isinstance(cluster, SlurmCluster):
         return _in_a_job(cluster, folder)
@@ -146,7 +150,7 @@ def _existing(folder: Path) -> Path:
     return home
 
 
-def _in_a_job(cluster: SlurmCluster, folder: Path) -> list[Probe]:
+def _in_a_job(cluster: SlurmCluster, folder: Place) -> list[Probe]:
     """The same probes, by this command in a job of one task."""
     command = ["-m", "pipeline", "doctor", "--json", "--out", str(folder.resolve())]
     facts: dict[str, Any] = {"kind": "slurm", "workers": cluster.workers, "threads": cluster.cpus}
@@ -255,6 +259,29 @@ def _disk(folder: Path) -> Probe:
         return _disk_in(scratch, home)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _bucket(folder: ObjectPath) -> Probe:
+    with temporary_beside(folder) as scratch:
+        assert isinstance(scratch, ObjectPath)
+        folder_at(scratch).require_creation("draft")
+        block, target = os.urandom(PROBE_BYTES), scratch / "object"
+        began = time.perf_counter()
+        target.write_bytes(block)
+        written = time.perf_counter() - began
+        began = time.perf_counter()
+        intact = target.read_bytes() == block
+        read = time.perf_counter() - began
+        began = time.perf_counter()
+        target.write_bytes(b"new")
+        small = time.perf_counter() - began
+    facts = {
+        "folder": str(folder), "write_bytes_per_second": PROBE_BYTES / written,
+        "read_bytes_per_second": PROBE_BYTES / read, "small_object_seconds": small, "exclusive_creation": True,
+    }  # fmt: skip
+    return Probe(
+        "object store", intact, facts, "" if intact else "an object does not read back as it was written"
+    )
 
 
 def _disk_in(scratch: Path, home: Path) -> Probe:

@@ -316,7 +316,7 @@ class Session:
         return self._executor
 
 
-def settings(resources: Resources, jobs: Path, *, insecure: bool = False) -> Settings:
+def settings(resources: Resources, jobs: Place, *, insecure: bool = False) -> Settings:
     """How to open the executor of these resources.
 
     Args:
@@ -324,11 +324,18 @@ def settings(resources: Resources, jobs: Path, *, insecure: bool = False) -> Set
         insecure: connections between machines need not be encrypted.
 
     Raises:
-        InputError: they are those of a batch system, and this process is not in a job of ours.
+        InputError: they are those of a batch system, and this process is not in a job of ours; or they are fetched
+            through ssh for a run in a bucket.
     """
     r = resources
     match r.entry:
         case SshCluster() as where:
+            if not isinstance(jobs, Path):
+                raise InputError(
+                    f"{jobs}: workers of kind ssh find keys and scheduler in the run directory, which must be on a "
+                    "disk that they share",
+                    hint="give an --out there, or share the work out by `ntk gram --shard K/M` on each machine",
+                )
             meeting = jobs.resolve() / f"scheduler-{os.getpid()}.json"
             return SshSettings(where, meeting, insecure)
         case AddressCluster() as where:

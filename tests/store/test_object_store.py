@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import sys
 import threading
@@ -169,6 +170,10 @@ def test_one_of_many_gets_the_lease(bucket) -> None:  # noqa: F811
         second.check()
 
 
+@pytest.mark.skipif(
+    "NTK_TEST_S3" in os.environ, reason="a real server notices that the proxy changed the request"
+)
+@pytest.mark.faults("S3: a store that ignores If-None-Match", "exit 2 before anything is written, named")
 def test_a_store_that_ignores_conditions_is_refused(proxy: Proxy, bucket) -> None:  # noqa: F811
     proxy.troubles.append(Trouble("unconditional", "PUT", times=np.inf))
     with pytest.raises(StoreRefused, match="replaces objects although it is told not to") as caught:
