@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pipeline.cli.options import AllowCode, Cluster, Directory, Insecure, Json, Out, RunFile, Set
+from pipeline.cli.options import AllowCode, Cluster, Directory, Insecure, Json, Out, RunFile, Set, located
 from pipeline.cli.output import emit, reporting, say
 from pipeline.errors import InputError
 from pipeline.store.place import ObjectPath, Place, place
@@ -139,7 +139,9 @@ _stage_command("predict", "Predict the held-out inputs and score them.", "ntk pr
 def spectrum(
     file: Annotated[
         Any,
-        typer.Argument(metavar="RUN.yaml", parser=place, help="Configuration of the run, unless --compare."),
+        typer.Argument(
+            metavar="RUN.yaml", parser=located, help="Configuration of the run, unless --compare."
+        ),
     ] = None,
     overrides: Set = None,
     out: Out = None,
@@ -260,7 +262,8 @@ def submit(
 @app.command(epilog="Example: ntk doctor --cluster local --out runs/first")
 def doctor(
     out: Annotated[
-        Any, typer.Option("--out", metavar="DIR", parser=place, help="Where a run would be, which is probed.")
+        Any,
+        typer.Option("--out", metavar="DIR", parser=located, help="Where a run would be, which is probed."),
     ] = ".",
     cluster: Annotated[
         str | None, typer.Option("--cluster", metavar="NAME", help="Probe a worker of this cluster as well.")

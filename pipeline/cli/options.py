@@ -6,16 +6,26 @@ from typing import Annotated, Any
 
 import typer
 
-from pipeline.store.place import place
+from pipeline.errors import InputError
+from pipeline.store.place import Place, place
+
+
+def located(text: str) -> Place:
+    """`place`, whose refusal is one of the command line."""
+    try:
+        return place(text)
+    except InputError as error:
+        raise typer.BadParameter(error.message) from None
+
 
 RunFile = Annotated[
     Any,
     typer.Argument(
-        metavar="RUN.yaml", parser=place, help="Configuration of the run (`ntk init` writes one)."
+        metavar="RUN.yaml", parser=located, help="Configuration of the run (`ntk init` writes one)."
     ),
 ]
 Directory = Annotated[
-    Any, typer.Argument(metavar="DIR", parser=place, help="A run directory, or s3://BUCKET/PREFIX.")
+    Any, typer.Argument(metavar="DIR", parser=located, help="A run directory, or s3://BUCKET/PREFIX.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout instead of text.")]
 Set = Annotated[
@@ -27,7 +37,7 @@ Out = Annotated[
     typer.Option(
         "--out",
         metavar="DIR",
-        parser=place,
+        parser=located,
         help="Run directory or s3://BUCKET/PREFIX, instead of the file's `out`.",
     ),
 ]

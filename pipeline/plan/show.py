@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict
 from typing import Any
 
@@ -48,7 +49,9 @@ def requests(plan: Plan) -> dict[str, int]:
     """About how many tiles each stage reads and writes: requests, where the run is in a bucket."""
     tile = plan.grid.tile**2 * plan.problem.itemsize
     return {
-        stage.name: -(-(stage.reads + stage.writes) // tile) for stage in plan.stages if not stage.skipped
+        stage.name: math.ceil((stage.reads + stage.writes) / tile)
+        for stage in plan.stages
+        if not stage.skipped
     }
 
 
@@ -56,8 +59,8 @@ def bucket_text(plan: Plan) -> str:
     """What a plan says of a run in a bucket, where every tile is a request."""
     counts = ", ".join(f"{name} {count:,}" for name, count in requests(plan).items() if count)
     return (
-        f"\nin a bucket: {plan.grid.count:,} objects for each kernel; requests by stage about: {counts}. Factors and "
-        "values\nthat pass between workers lie there too; what iterates, reads less (docs/stores.md)"
+        f"\nin a bucket: {plan.grid.count:,} objects for each kernel; requests by stage about: {counts}\n"
+        "factors and values that pass between workers lie there too; what iterates reads less (docs/stores.md)"
     )
 
 

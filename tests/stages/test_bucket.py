@@ -26,6 +26,16 @@ def test_a_bucket_that_is_not_there_is_a_problem(bucket: ObjectPath) -> None:  #
     assert not probe.ok and "NoSuchBucket" in probe.problem
 
 
+@pytest.mark.parametrize("arguments", [["status", "gs://bucket/a"], ["run", "run.yaml", "--out", "s3://b"]])
+def test_a_url_that_names_no_place_is_refused(arguments: list[str]) -> None:
+    from typer.testing import CliRunner
+
+    from pipeline.cli.app import app
+
+    found = CliRunner().invoke(app, arguments)
+    assert found.exit_code == 2 and "s3://BUCKET/PREFIX" in found.output
+
+
 def test_what_needs_a_directory_says_so() -> None:
     where = ObjectPath("bucket", "runs/a")
     with pytest.raises(InputError, match="must be a directory") as caught:
