@@ -3,6 +3,7 @@ their predictions are apart."""
 
 from __future__ import annotations
 
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -73,6 +74,8 @@ def measure(rows: int, memory: str) -> dict[str, Any]:
                     f"{method}: accuracy": score.get("accuracy"),
                     f"{method}: gates": {name: gate["value"] for name, gate in entry["gates"].items()},
                 }
+            # A long run: what is known of it so far.
+            print(f"{method}: {result}", file=sys.stderr, flush=True)
     (direct, direct_test), (iterated, iterated_test) = found["cholesky"], found["cg"]
     apart = float(np.linalg.norm(iterated_test - direct_test) / np.linalg.norm(direct_test))
     return result | {
