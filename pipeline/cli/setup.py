@@ -16,7 +16,7 @@ from pipeline.store.place import Place, place
 
 
 def prepared(
-    file: Place,
+    file: Any,
     *,
     overrides: list[str] | None,
     out: Place | None,
@@ -32,7 +32,7 @@ def prepared(
 
 
 def arguments(
-    file: Place, *, overrides: list[str] | None, out: Place | None, cluster: str | None
+    file: Any, *, overrides: list[str] | None, out: Place | None, cluster: str | None
 ) -> tuple[RunConfig, AnyCluster, Path]:
     """The configuration, the cluster, and the folder that names in them are relative to."""
     config = load_run(file, overrides or ())
