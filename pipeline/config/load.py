@@ -24,7 +24,7 @@ CLUSTER_FILE = "cluster.yaml"
 CLUSTER_FILE_VARIABLE = "NTK_CLUSTER_FILE"
 
 
-def load_run(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
+def load_run(path: yaml.File, overrides: Sequence[str] = ()) -> RunConfig:
     """The validated configuration in a file, after `a.b=value` overrides; data paths are made absolute.
 
     Raises:
@@ -64,7 +64,7 @@ def load_cluster(name: str, beside: Path) -> AnyCluster:
     return known[name]
 
 
-def origin(path: Path) -> Path:
+def origin(path: yaml.File) -> Path:
     """The folder that names in a run.yaml are relative to: where the file lies, or, for the run.yaml of a run
     directory, where the file it was made from lay (if that is still there)."""
     data = yaml.read(path)
@@ -73,13 +73,13 @@ def origin(path: Path) -> Path:
     return folder if folder is not None and folder.is_dir() else _folder(path)
 
 
-def _folder(path: Path) -> Path:
+def _folder(path: yaml.File) -> Path:
     """The folder of a configuration, which for one in a bucket is the current one."""
     parent = path.resolve().parent
     return parent if isinstance(parent, Path) else Path.cwd()
 
 
-def is_resolved(path: Path) -> bool:
+def is_resolved(path: yaml.File) -> bool:
     """Whether a run.yaml is the one inside a run directory."""
     data = yaml.read(path)
     return isinstance(data, dict) and RESOLVED in data

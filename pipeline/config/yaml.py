@@ -7,8 +7,7 @@ wrong; tags are refused by it, and the size is bounded here so that a nest of al
 from __future__ import annotations
 
 import io
-from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from pipeline.errors import InputError, PipelineError
 
@@ -16,7 +15,18 @@ MAX_NODES = 100_000
 """Values a configuration may hold once every alias is written out."""
 
 
-def read(path: Path) -> Any:
+class File(Protocol):
+    """A file that can be read as text: a `Path`, or an object in a bucket."""
+
+    @property
+    def parent(self) -> Any: ...
+
+    def read_text(self, encoding: str = ...) -> str: ...
+
+    def resolve(self) -> Any: ...
+
+
+def read(path: File) -> Any:
     """The plain data in a YAML file.
 
     Raises:

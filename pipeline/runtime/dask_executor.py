@@ -204,7 +204,10 @@ class DaskExecutor:
         self._loop.post(self._cancel_in_loop, self._cancelled)
 
     def workers(self) -> list[dict[str, object]]:
-        return [worker | {"task": self._task_of(worker.pop("given"))} for worker in self._crew.workers()]
+        found: list[dict[str, object]] = []
+        for worker in self._crew.workers():
+            found.append({**worker, "task": self._task_of(worker.pop("given"))})
+        return found
 
     def _task_of(self, given: Any) -> str | None:
         """The task that a worker is at: the first without an outcome of the first bundle that it was given."""

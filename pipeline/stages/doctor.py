@@ -125,9 +125,11 @@ def cluster_probes(cluster: AnyCluster, folder: Place) -> list[Probe]:
 
 
 @contextlib.contextmanager
-def _one_worker(resources: Resources, folder: Path) -> Iterator[Settings]:
+def _one_worker(resources: Resources, folder: Place) -> Iterator[Settings]:
     """How to open an executor with the first worker of a cluster; what it leaves is removed."""
-    with tempfile.TemporaryDirectory(prefix=".ntk-doctor-", dir=_existing(folder)) as jobs:
+    with tempfile.TemporaryDirectory(
+        prefix=".ntk-doctor-", dir=_existing(folder) if isinstance(folder, Path) else None
+    ) as jobs:
         chosen = settings(resources, Path(jobs))
         match chosen:
             case LocalSettings():
