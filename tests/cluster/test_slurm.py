@@ -1,7 +1,6 @@
 """A real Slurm, two nodes with two pretended GPUs each: whatever happens to a job, its run equals a local one.
 
-Needs Debian's slurm-wlm and munge, and the script `slurm-up` in $NTK_INFRA (default: ../shared/infra beside this
-repository); skipped where they are not.
+Needs Debian's slurm-wlm and munge; skipped where they are not.
 """
 
 from __future__ import annotations
@@ -9,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 import time
@@ -21,9 +19,8 @@ import numpy as np
 import pytest
 
 from pipeline import open_run
+from tests.cluster.slurm import Slurm, missing, slurm_up
 
-ROOT = Path(__file__).parent.parent.parent
-INFRA = Path(os.environ.get("NTK_INFRA", ROOT.parent / "shared" / "infra"))
 RUN = """
 data: {train: {source: digits}, split: {test: 0.2, seed: 0}}
 kernel:
@@ -34,33 +31,43 @@ spectrum: {method: none}
 """
 CLUSTERS = """
 gpus: {kind: slurm, nodes: 2, gpus_per_node: 2, memory: 500 MB, coordinator_memory: 600 MB, walltime: "30"}
+short: {kind: slurm, workers_per_node: 1, memory: 500 MB, coordinator_memory: 600 MB, walltime: "1", grace: 10}
 broken: {kind: slurm, memory: 500 MB, coordinator_memory: 600 MB, walltime: "30", setup: ["exit 9"]}
+"""
+SLOW = """
+import time
+import numpy as np
+
+def kernel(x1, x2):
+    time.sleep(1)
+    return np.exp(-0.01 * np.sum((x1[:, None] - (x1 if x2 is None else x2)[None]) ** 2, -1))
+"""
+SLOW_KERNEL = """kernel: {function: "slow:kernel"}
+gram: {tile: 96}
+solve: {ridge: [1e-4]}
+spectrum: {method: none}
 """
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Where runs are described, with Slurm up."""
+def slurm() -> Iterator[Slurm]:
     if not os.environ.get("NTK_CLUSTER_TESTS"):
         pytest.skip("tests against a real batch system: ./scripts/test --cluster")
-    if not (INFRA / "slurm-up").exists():
-        pytest.skip(f"no slurm-up in {INFRA}")
-    if not (shutil.which("sbatch") and shutil.which("munged", path=f"{os.environ['PATH']}:/usr/sbin")):
-        pytest.skip("no Slurm here: apt-get install --no-install-recommends slurm-wlm munge")
+    if lack := missing():
+        pytest.skip(lack)
+    with slurm_up(Path(f"/tmp/ntk-slurm-{os.getpid()}")) as up:
+        yield up
+
+
+@pytest.fixture(scope="module")
+def folder(slurm: Slurm, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where runs are described, with Slurm up."""
     here = tmp_path_factory.mktemp("runs of a person")
     (here / "run.yaml").write_text(RUN)
     (here / "cluster.yaml").write_text(CLUSTERS)
-    slurm = Path(f"/tmp/ntk-slurm-{os.getpid()}")  # its sockets need a short path
-    up = subprocess.run(
-        [INFRA / "slurm-up", "-n", "2", "-g", "2", "-d", slurm, "-p", "27800"], capture_output=True
-    )
-    assert up.returncode == 0, up.stderr
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SLURM_CONF", str(slurm / "slurm.conf"))
-        yield here
-    subprocess.run([INFRA / "slurm-down", "-d", slurm], check=False, capture_output=True)
+    return here
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +110,16 @@ def logs(run: Path) -> str:
     return "".join(file.read_text() for file in sorted((run / "jobs").glob("*.log")))
 
 
+def test_on_four_workers(folder: Path, reference: Path) -> None:
+    """The short test: one job from its submission to its end."""
+    ntk(folder, "submit", "run.yaml", "--cluster", "gpus", "--out", "plain")
+    document = ntk(folder, "submit", "run.yaml", "--out", "plain", "--watch")
+    assert document["jobs"][0]["state"] == "COMPLETED", logs(folder / "plain")
+    assert_same(reference, folder / "plain")
+    seen = re.findall(r"CUDA_VISIBLE_DEVICES=(\d)", logs(folder / "plain"))
+    assert sorted(seen) == ["0", "0", "1", "1"]
+
+
 def test_requeued_in_the_middle(folder: Path, reference: Path) -> None:
     (job,) = ntk(folder, "submit", "run.yaml", "--cluster", "gpus", "--out", "whole")["jobs"]
     assert "is not over" in ntk(folder, "submit", "run.yaml", "--cluster", "gpus", "--out", "whole", code=2)["error"][
@@ -141,3 +158,42 @@ def test_cancelled_stays_cancelled(folder: Path, reference: Path) -> None:
     assert document["jobs"][0]["state"] == "CANCELLED"
     ntk(folder, "run", "run.yaml", "--cluster", "serial", "--out", "ended")
     assert_same(reference, folder / "ended")
+
+
+def slow_run(folder: Path) -> None:
+    """A run whose Gram matrix takes minutes."""
+    (folder / "slow.py").write_text(SLOW)
+    (folder / "slow.yaml").write_text(RUN.split("kernel:")[0] + SLOW_KERNEL)
+    if not (folder / "slow-reference").exists():
+        (folder / "slow.py").write_text(SLOW.replace("time.sleep(1)", "pass"))
+        ntk(folder, "run", "slow.yaml", "--cluster", "serial", "--out", "slow-reference", "--allow-code")
+        (folder / "slow.py").write_text(SLOW)
+
+
+def test_a_node_that_dies_in_the_middle(folder: Path, slurm: Slurm) -> None:
+    slow_run(folder)
+    ntk(folder, "submit", "slow.yaml", "--cluster", "gpus", "--out", "half", "--allow-code")
+    until(lambda: tiles_done(folder, "half") > 5)
+    slurm.kill_node(2)
+    try:
+        document = ntk(folder, "submit", "slow.yaml", "--out", "half", "--watch")
+    finally:
+        slurm.start_node(2)
+    assert document["jobs"][0]["state"] == "COMPLETED", logs(folder / "half")
+    assert document["jobs"][0]["attempts"] == 1, "the first node goes on"
+    assert_same_gram(folder / "slow-reference", folder / "half")
+
+
+def test_a_time_limit_that_is_too_short(folder: Path, slurm: Slurm) -> None:
+    slow_run(folder)
+    until(lambda: "n2" in subprocess.check_output(["sinfo", "-h", "-N", "-t", "idle", "-o", "%N"], text=True))
+    ntk(folder, "submit", "slow.yaml", "--cluster", "short", "--out", "short", "--allow-code")
+    document = ntk(folder, "submit", "slow.yaml", "--out", "short", "--watch")
+    assert document["jobs"][0]["state"] == "COMPLETED", logs(folder / "short")
+    assert document["jobs"][0]["attempts"] > 1
+    assert_same_gram(folder / "slow-reference", folder / "short")
+
+
+def assert_same_gram(reference: Path, other: Path) -> None:
+    ours, theirs = open_run(reference), open_run(other)
+    np.testing.assert_array_equal(ours.gram("ntk").to_numpy(), theirs.gram("ntk").to_numpy())
