@@ -173,8 +173,7 @@ class SlurmCluster(Model):
     interface: Word | None = None
     """Network interface that scheduler and workers listen on, as `ib0`; default: that of the node's host name."""
     scratch: Folder | None = None
-    """Folder on each node's own disk, for temporary files (`TMPDIR`) and for inputs, which are read from the run
-    directory once by each node then."""
+    """Folder on each node for temporary files (`TMPDIR`)."""
     ready_seconds: Annotated[int, Field(ge=1)] = 600
     """How long to wait for all workers; after that a run begins with those that came, or fails when none did."""
     price: Annotated[float, Field(ge=0)] | None = None
@@ -212,7 +211,7 @@ class SshCluster(Model):
     interface: Word | None = None
     """Network interface that scheduler and workers listen on; default: the one that leads to the other side."""
     scratch: Folder | None = None
-    """Folder on each host's own disk, as for slurm."""
+    """Folder on each host for temporary files (`TMPDIR`)."""
     ssh_command: Annotated[tuple[Line, ...], BeforeValidator(_sequence), Field(min_length=1)] = (
         "ssh", "-T", "-o", "BatchMode=yes", "-o", "ServerAliveInterval=15", "-o", "ServerAliveCountMax=4",
     )  # fmt: skip

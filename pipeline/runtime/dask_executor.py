@@ -32,6 +32,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
@@ -136,6 +137,7 @@ class DaskExecutor:
         self._cancelled = 0
         self._closed = False
         self._bundle_size = 1
+        self._logs: str | None = None
         # Below: touched in the loop's thread only.
         self._queue: deque[_Attempt] = deque()
         self._bundles: dict[int, _Bundle] = {}
@@ -175,6 +177,9 @@ class DaskExecutor:
         self._stage = _Stage(self._stage.generation + 1, pickled)
         self._bundle_size = 1
         self._loop.post(self._forget_all)
+
+    def log_to(self, folder: Path) -> None:
+        self._logs = str(folder)
 
     def submit(self, task: Task) -> None:
         if not self._stage.generation:
@@ -280,6 +285,7 @@ class DaskExecutor:
             blob=stage.work,
             topic=self._topic,
             generation=stage.generation,
+            logs=self._logs,
             # A key of its own for each attempt: Dask never confuses it with one it is still forgetting.
             key=f"{attempts[0].task.kind}-{number:012d}",
             # Dask's own notion of order is coarse: what comes within 100 ms counts as simultaneous.

@@ -17,6 +17,7 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Protocol
 
 from pipeline.errors import PipelineError
@@ -65,6 +66,10 @@ class Executor(Protocol):
 
     def bind(self, work: Work) -> None:
         """Tasks submitted from now on are given to ``work``. Nothing may be in flight."""
+        ...
+
+    def log_to(self, folder: Path) -> None:
+        """Each worker process keeps a log of its tasks in this folder from now on; see ``task_log``."""
         ...
 
     def submit(self, task: Task) -> None: ...

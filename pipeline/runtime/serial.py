@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
+from pathlib import Path
 
 from pipeline.plan.tasks import Task
 from pipeline.runtime.executor import Outcome, Work, run_task, worker_name
@@ -24,6 +25,9 @@ class SerialExecutor:
         self._work = work
         # What an abandoned task of the last stage may still deliver goes nowhere.
         self._outcomes = queue.SimpleQueue()
+
+    def log_to(self, folder: Path) -> None:
+        """There is no other process than the caller's, which tells what it does itself."""
 
     def submit(self, task: Task) -> None:
         if self._work is None:

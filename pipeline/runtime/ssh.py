@@ -60,7 +60,6 @@ def worker_script(post: Post, where: SshCluster, meeting: Path, python: str) -> 
         NAME_VARIABLE: post.name.replace("-", "_"),
         "CUDA_VISIBLE_DEVICES": str(post.number) if where.gpus_per_host else None,
         "TMPDIR": where.scratch,
-        "NTK_SCRATCH": where.scratch,
     }
     command = [where.python or python, "-P", "-m", "pipeline.runtime.attendant", ATTACHED]
     command += [] if where.interface is None else [where.interface]

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from functools import partial
 
 from pipeline.plan.tasks import Task
+from pipeline.runtime import task_log
 from pipeline.runtime.executor import Outcome, Work, compute_task, describe, worker_name
 
 # The work of the stage this process is in, unpickled once: (topic, generation) and the work.
@@ -29,7 +30,7 @@ def refuse(generation: int) -> None:
     _refused = max(_refused, generation)
 
 
-def run_and_report(data: bytes, *, blob: bytes, topic: str, generation: int) -> None:
+def run_and_report(data: bytes, *, blob: bytes, topic: str, generation: int, logs: str | None) -> None:
     """Runs a bundle of tasks in order and sends events (bundle, pickled (begun, [(number, outcome), …], address)).
 
     Args:
@@ -39,6 +40,7 @@ def run_and_report(data: bytes, *, blob: bytes, topic: str, generation: int) -> 
         blob: the pickled work.
         topic: of the events.
         generation: counts the stages of a run.
+        logs: folder for the log of this process, if there is to be one.
     """
     from distributed import get_worker
 
@@ -57,6 +59,8 @@ def run_and_report(data: bytes, *, blob: bytes, topic: str, generation: int) -> 
     for number, task, suspect in bundle:
         announce = partial(report, number) if suspect else None
         outcomes.append((number, _run(task, blob, (topic, generation), announce)))
+        if logs is not None:
+            task_log.note(logs, task, outcomes[-1][1])
         if time.monotonic() - reported > _REPORT_SECONDS:
             report()
     if outcomes:

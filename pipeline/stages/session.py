@@ -311,6 +311,9 @@ class Session:
         if self._executor is None:
             chosen = settings(self.resources, RunLayout(self.directory).jobs, insecure=self.insecure)
             self._executor = self._stack.enter_context(open_executor(chosen))
+            logs = RunLayout(self.directory).logs
+            if isinstance(logs, Path):  # a bucket has no files that grow
+                self._executor.log_to(logs)
             if self.on_workers is not None:
                 self.on_workers(self._executor)
         return self._executor

@@ -44,6 +44,11 @@ class RunLayout[Where: Place]:
         return self._below(f"{self.jobs.name}/history.jsonl")
 
     @property
+    def logs(self) -> Where:
+        """What each worker did, one file for each process, one JSON document a line."""
+        return self._below("logs")
+
+    @property
     def metrics(self) -> Where:
         """Every figure that the report shows."""
         return self._below("metrics.json")

@@ -47,6 +47,26 @@ def plan(
 
 
 @app.command()
+def cluster(
+    tasks: Annotated[int, typer.Option(min=100, help="Tasks that do nothing.")] = 4_000,
+    repeats: Repeats = 3,
+    as_json: Json = False,
+) -> None:
+    """Workers of this machine and such as come from others: seconds to the first task, and for each task."""
+    from scripts.benchmarks.cluster import measure
+
+    report.show(measure(tasks, repeats), as_json)
+
+
+@app.command()
+def sizing() -> None:
+    """Hours, bytes and cost on machines that are not there, from the planner: the table of docs/clusters.md."""
+    from scripts.benchmarks.sizing import measure, table
+
+    typer.echo(table(measure()))
+
+
+@app.command()
 def scheduler(
     tiles: Annotated[list[int] | None, typer.Option(help="Numbers of tiles; may be repeated.")] = None,
     as_json: Json = False,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -48,9 +49,14 @@ def test_tasks_run_there(here: SshCluster, tmp_path: Path) -> None:
     meeting = tmp_path / "jobs" / "scheduler.json"
     with open_executor(SshSettings(here, meeting)) as executor:
         executor.bind(acts.Act(tmp_path))
+        executor.log_to(tmp_path / "logs")
         tasks = [Task(f"t{n}", "square", (n,)) for n in range(5)]
         assert drive(tasks, executor, on_records=lambda records: None).done == 5
         assert '"tls://127.0.0.1:' in meeting.read_text()
+    (log,) = (tmp_path / "logs").iterdir()
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [line["task"] for line in lines] == [task.key for task in tasks]
+    assert lines[0]["seconds"] >= 0
     assert not meeting.exists()
     assert not (tmp_path / "jobs/keys").exists()
 
