@@ -21,6 +21,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg import eigh
 
 Matrix = NDArray[np.float64]
 
@@ -119,12 +120,13 @@ def step(
 
 def ritz_pairs(state: KrylovState, count: int) -> RitzPairs:
     """The leading `count` Ritz pairs (fewer while the basis is smaller), largest θ first."""
-    values, vectors = np.linalg.eigh(state.projected)
-    leading = slice(-1, -1 - min(count, len(values)), -1)
-    coefficients = vectors[:, leading]
+    order, wanted = state.columns, min(count, state.columns)
+    # Only these vectors: all of them would take four times as long.
+    values, vectors = eigh(state.projected, subset_by_index=(order - wanted, order - 1))
+    coefficients = vectors[:, ::-1]
     last = state.coupling.shape[1]
     residuals = np.linalg.norm(state.coupling @ coefficients[state.columns - last :], axis=0)
-    return RitzPairs(values[leading], coefficients, residuals)
+    return RitzPairs(values[::-1], coefficients, residuals)
 
 
 def combine(basis: Iterable[Matrix], coefficients: Matrix) -> Matrix:
