@@ -10,14 +10,15 @@ import numpy as np
 
 from ntk.analytic.admission import has_weights
 from ntk.analytic.mirror import transpose_into
+from ntk.analytic.spatial import device
 from ntk.analytic.strips import aligned, one_blas_thread
 from ntk.analytic.tile import Rows, TileKernel
 from ntk.errors import ArchitectureError
 from ntk.stax.layer import Layer
 
 _LARGEST = 1024
-#: Pairs of inputs with positions are dear: small tiles, so that every core has some.
-_LARGEST_OF_POSITIONS = 32
+#: Pairs of inputs with positions are dear: small tiles, so that every core has some; an accelerator fills itself.
+_LARGEST_OF_POSITIONS = {"cpu": 32, "accelerator": 512}
 
 
 def concrete_kernel(
@@ -35,7 +36,7 @@ def concrete_kernel(
     if "ntk" in names and not has_weights(layer):
         nngp = concrete_kernel(layer, x1, x2, ("nngp",), graphs)
         return {**nngp, "ntk": np.zeros((len(x1), len(other)), x1.dtype)}
-    tile = _tile(max(len(x1), len(other)), _LARGEST if x1.ndim == 2 else _LARGEST_OF_POSITIONS)
+    tile = _tile(max(len(x1), len(other)), _LARGEST if x1.ndim == 2 else _LARGEST_OF_POSITIONS[device()])
     kernel = TileKernel(layer, x1.shape[1:], get=names, precision=x1.dtype.name, tile=tile)  # type: ignore[arg-type]
     values = {name: aligned((len(x1), len(other)), x1.dtype) for name in names}
 
@@ -67,7 +68,8 @@ def concrete_kernel(
             fill(corner)
         return values
     # One more than there are cores: while one of them copies a tile to its place, the others compute.
-    threads = min(len(corners), len(os.sched_getaffinity(0)) + 1)
+    # An accelerator computes one tile after the other, and each has its memory.
+    threads = min(len(corners), len(os.sched_getaffinity(0)) + 1 if device() == "cpu" else 2)
     with one_blas_thread(), ThreadPoolExecutor(threads) as pool:
         list(pool.map(fill, corners))
     return values

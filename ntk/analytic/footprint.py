@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from math import prod
 
-from ntk.analytic.staging import Stage, Staged
+from ntk.analytic.staging import Stage, Staged, entries
 from ntk.stax.combinators import Parallel, Serial
 from ntk.stax.layer import Layer
 
@@ -77,6 +77,18 @@ def block(staged: Staged, itemsize: int, tile: int, device: str = "cpu") -> Bloc
     b2 = min(rows, 32)
     b1 = min(rows, max(1, 2 ** ((pairs // b2).bit_length() - 1)))
     return Block(b1, b2)
+
+
+def fused_block(staged: Staged, itemsize: int, tile: int, lanes: int, memory: int) -> Block:
+    """The block of pairs where a kernel takes every displacement of a stage at once
+    (`ntk.analytic.pallas_displacement`) on a device of `memory` bytes: as many as an eighth of it holds, 8 GiB at
+    most."""
+    # nngp and ntk before and after a kernel.
+    pair = 4 * itemsize * max(entries(stage) for stage in staged.stages)
+    pairs = max(1, min(memory // 8, 2**33) // pair)
+    rows = _power(tile)
+    b2 = min(rows, lanes, 2 ** (pairs.bit_length() - 1))
+    return Block(min(rows, max(1, 2 ** ((pairs // b2).bit_length() - 1))), b2)
 
 
 def _power(n: int) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache, lru_cache, partial
 from typing import Any
 
 import jax
@@ -12,7 +12,7 @@ from jax import Array, lax
 
 from ntk.analytic import displaced
 from ntk.analytic.displaced import Rows
-from ntk.analytic.footprint import EXACT_SLICES, Block, block, rows_at_once
+from ntk.analytic.footprint import EXACT_SLICES, Block, block, fused_block, rows_at_once
 from ntk.analytic.kernel import read_out
 from ntk.analytic.staging import Staged
 
@@ -20,6 +20,20 @@ from ntk.analytic.staging import Staged
 def device() -> str:
     """The kind of device that blocks are cut for."""
     return "cpu" if jax.default_backend() == "cpu" else "accelerator"
+
+
+@cache
+def fused(staged: Staged) -> bool:
+    """Whether the stages run as GPU kernels of their own: on the NVIDIA devices that they are written for, where JAX
+    still has Pallas's Triton backend."""
+    here = jax.devices()[0]
+    if here.platform != "gpu" or float(getattr(here, "compute_capability", None) or 0) < 8:
+        return False
+    try:
+        from ntk.analytic.pallas_displacement import suits
+    except ImportError:
+        return False
+    return suits(staged)
 
 
 def wanted(size: Block, n1: int, n2: int, symmetric: bool) -> np.ndarray:
@@ -39,15 +53,18 @@ def outer(staged: Staged, names: tuple[str, ...], size: Block, limit: float) -> 
     the doubt exceeds `limit`, zero in other blocks; n1 and n2 whole blocks. One compiled kernel serves full, cropped
     and symmetric tiles."""
 
+    if fused(staged):
+        from ntk.analytic.pallas_displacement import outer as between
+    else:
+        between = partial(displaced.outer, doubting=True)
+
     def run(x1: Array, x2: Array, corners: Array, count: Array) -> dict[str, Array]:
         first, second = _rows(staged, x1), _rows(staged, x2)
 
         def one(k: Array, values: dict[str, Array]) -> dict[str, Array]:
             i, j = corners[k, 0], corners[k, 1]
-            state = displaced.outer(
-                staged, _some(first, i, size.b1), _some(second, j, size.b2), wants_ntk="ntk" in names,
-                doubting=True,
-            )  # fmt: skip
+            rows = _some(first, i, size.b1), _some(second, j, size.b2)
+            state = between(staged, *rows, wants_ntk="ntk" in names)
             assert state.doubt is not None
             found = {
                 name: jnp.where(state.doubt > limit, jnp.nan, k) for name, k in read_out(state, names).items()
@@ -101,4 +118,9 @@ def pairs_at_once(staged: Staged, most: int) -> int:
 
 def block_of(staged: Staged, itemsize: int, tile: int) -> Block:
     """The block for this process's device."""
-    return block(staged, itemsize, tile, device())
+    if not fused(staged):
+        return block(staged, itemsize, tile, device())
+    from ntk.analytic.pallas_program import LANES
+
+    memory = (jax.devices()[0].memory_stats() or {}).get("bytes_limit", 2**33)
+    return fused_block(staged, itemsize, tile, LANES, memory)

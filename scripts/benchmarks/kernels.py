@@ -41,8 +41,12 @@ CASES: dict[str, tuple[list[Any], tuple[int, ...], int]] = {
     "conv-flatten-5": ([*CONV * 5, "Flatten", {"Dense": {"out_dim": 1}}], (8, 8, 3), 1024),
     "conv-gap-5": ([*CONV * 5, "GlobalAvgPool", {"Dense": {"out_dim": 1}}], (8, 8, 3), 256),
     "myrtle-5": (MYRTLE_5, (16, 16, 3), 128),
+    "myrtle-5-32": (MYRTLE_5, (32, 32, 3), 16),
 }
 """Name → architecture, shape of one input, rows."""
+
+ACCELERATOR_ROWS = {"conv-flatten-5": 4096, "conv-gap-5": 1024, "myrtle-5": 1024, "myrtle-5-32": 1024}
+"""Rows on a GPU, where those of `CASES` would be too few to fill it."""
 
 PEER_ROWS = {"conv-flatten-5": 512, "conv-gap-5": 64, "myrtle-5": 32}
 """Rows that the peer is given where it keeps every pair of positions in memory at once; else as many as we take."""
@@ -55,21 +59,26 @@ def inputs(shape: tuple[int, ...], rows: int, dtype: str) -> np.ndarray:
 
 
 def measure(case: str, precision: str, repeats: int, peer: Path | None) -> dict[str, Any]:
-    """Median seconds of the whole symmetric NTK matrix, its matrix product alone, and the peer's."""
+    """Median seconds of the whole symmetric NTK matrix, its matrix product alone, and the peer's; from NumPy arrays to
+    NumPy arrays, whatever the device."""
+    import jax
+
     from ntk import stax
 
+    device = jax.devices()[0]
     spec, shape, rows = CASES[case]
+    if device.platform != "cpu":
+        rows = ACCELERATOR_ROWS.get(case, rows)
     x = inputs(shape, rows, precision)
     kernel_fn = stax.from_spec(spec).kernel_fn
     own = timed(lambda: np.asarray(kernel_fn(x, None, "ntk")), repeats)
     flat = x.reshape(rows, -1)
-    # A copy: NumPy computes half of a matrix times its own transpose, and the pairs are charged with half below.
-    other = flat.copy()
-    product = timed(lambda: flat @ other.T, repeats)
+    product = _product_seconds(flat, device.platform, repeats)
     pairs = rows * (rows + 1) / 2
     result = {
         "case": case,
         "precision": precision,
+        "device": device.device_kind,
         "rows": rows,
         "seconds": own,
         "ns per unique pair": 1e9 * own / pairs,
@@ -83,6 +92,20 @@ def measure(case: str, precision: str, repeats: int, peer: Path | None) -> dict[
         result |= {f"peer ns per unique pair, {other}": figure for other, figure in theirs.items()}
         result["times faster than the peer"] = min(theirs.values()) / result["ns per unique pair"]
     return result
+
+
+def _product_seconds(flat: np.ndarray, platform: str, repeats: int) -> float:
+    """Of all products of rows: NumPy's, or the device's alone, nothing moved to it or from it."""
+    if platform == "cpu":
+        # A copy: NumPy computes half of a matrix times its own transpose, and the pairs are charged with half.
+        other = flat.copy()
+        return timed(lambda: flat @ other.T, repeats)
+    import jax
+
+    with jax.enable_x64(True):
+        there = jax.device_put(flat)
+        product = jax.jit(lambda x: jax.numpy.matmul(x, x.T, precision="highest"))
+        return timed(lambda: jax.block_until_ready(product(there)), repeats)
 
 
 def timed(function: Callable[[], Any], repeats: int) -> float:
