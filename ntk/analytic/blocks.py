@@ -68,8 +68,9 @@ def concrete_kernel(
             fill(corner)
         return values
     # One more than there are cores: while one of them copies a tile to its place, the others compute.
-    # An accelerator computes one tile after the other, and each has its memory.
-    threads = min(len(corners), len(os.sched_getaffinity(0)) + 1 if device() == "cpu" else 2)
+    # Tiles of inputs with positions take much of an accelerator's memory.
+    most = len(os.sched_getaffinity(0)) + 1 if device() == "cpu" or x1.ndim == 2 else 2
+    threads = min(len(corners), most)
     with one_blas_thread(), ThreadPoolExecutor(threads) as pool:
         list(pool.map(fill, corners))
     return values

@@ -58,7 +58,7 @@ def steps_of(stage: Stage) -> tuple[Step, ...] | None:
         assert isinstance(after, Signal)
         signal = after
     every = tuple(tuple(range(n)) for n in stage.sizes)
-    if not steps or (stage.needed != every and not isinstance(stage.end, Flatten)):
+    if stage.needed != every and not (steps and isinstance(stage.end, Flatten)):
         return None
     return tuple(steps)
 
@@ -71,16 +71,18 @@ def groups_of(stage: Stage) -> list[tuple[Step, ...]]:
         if isinstance(step.layer, Conv) and convolutions == _TOGETHER:
             groups.append([])
         groups[-1].append(step)
-    return [tuple(group) for group in groups]
+    return [tuple(group) for group in groups if group]
 
 
 @functools.cache
 def suits(staged: Staged) -> bool:
     """Whether kernels take every stage of an architecture, each of them with an activation in it."""
-    return staged.stages[0].channels <= _CHANNELS and all(
-        any(not isinstance(step.layer, Conv) for step in group)
+    if staged.stages[0].channels > _CHANNELS or not steps_of(staged.stages[0]):
+        return False
+    return all(
+        steps_of(stage) is not None
+        and all(any(not isinstance(step.layer, Conv) for step in group) for group in groups_of(stage))
         for stage in staged.stages
-        for group in groups_of(stage)
     )
 
 

@@ -32,6 +32,8 @@ CONV: list[Any] = [
 ]
 HALVED = {"AvgPool": {"window_shape": [2, 2], "strides": [2, 2]}}
 MYRTLE_5 = [*CONV * 2, HALVED, *CONV, HALVED, *CONV, HALVED, HALVED, "Flatten", {"Dense": {"out_dim": 1}}]
+MYRTLE_5_32 = [*CONV * 2, HALVED, *CONV, HALVED, *CONV, "GlobalAvgPool", {"Dense": {"out_dim": 1}}]
+"""The same network, whose last averages are one over all positions, on images of any size."""
 
 CASES: dict[str, tuple[list[Any], tuple[int, ...], int]] = {
     "fc-relu-3": (fully_connected("Relu", 3), (784,), 8192),
@@ -41,7 +43,7 @@ CASES: dict[str, tuple[list[Any], tuple[int, ...], int]] = {
     "conv-flatten-5": ([*CONV * 5, "Flatten", {"Dense": {"out_dim": 1}}], (8, 8, 3), 1024),
     "conv-gap-5": ([*CONV * 5, "GlobalAvgPool", {"Dense": {"out_dim": 1}}], (8, 8, 3), 256),
     "myrtle-5": (MYRTLE_5, (16, 16, 3), 128),
-    "myrtle-5-32": (MYRTLE_5, (32, 32, 3), 16),
+    "myrtle-5-32": (MYRTLE_5_32, (32, 32, 3), 16),
 }
 """Name → architecture, shape of one input, rows."""
 

@@ -226,7 +226,6 @@ def angle(nngp: Array, var1: Array, var2: Array, residual: Residual | None = Non
         gap = jnp.where(better, sin2 / (1 + jnp.abs(cos)), 1 - jnp.abs(cos))
     # The clamp keeps the gap positive under rounding, and √gap differentiable.
     return Angle(cos, jnp.maximum(gap, _LEAST_GAP[_precision(nngp)]), root1 * root2, residual is not None)
-    return Angle(cos, jnp.maximum(gap, _LEAST_GAP[_precision(nngp)]), root1 * root2)
 
 
 def folded(cos: Array) -> tuple[Array, Array, Array]:
