@@ -42,7 +42,7 @@ CASES: dict[str, tuple[list[Any], tuple[int, ...], int]] = {
     "fc-relu-10": (fully_connected("Relu", 10), (784,), 4096),
     "conv-flatten-5": ([*CONV * 5, "Flatten", {"Dense": {"out_dim": 1}}], (8, 8, 3), 1024),
     "conv-gap-5": ([*CONV * 5, "GlobalAvgPool", {"Dense": {"out_dim": 1}}], (8, 8, 3), 256),
-    "myrtle-5": (MYRTLE_5, (16, 16, 3), 128),
+    "myrtle-5": (MYRTLE_5, (16, 16, 3), 256),
     "myrtle-5-32": (MYRTLE_5_32, (32, 32, 3), 16),
 }
 """Name → architecture, shape of one input, rows."""
