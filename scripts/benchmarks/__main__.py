@@ -67,6 +67,18 @@ def sizing() -> None:
 
 
 @app.command()
+def compression(
+    tile: Annotated[int, typer.Option(min=64, help="Rows of a tile.")] = 1024,
+    repeats: Repeats = 3,
+    as_json: Json = False,
+) -> None:
+    """What compression gains on kernel tiles and what it costs, by codec and shuffle."""
+    from scripts.benchmarks.compression import measure
+
+    report.show(measure(tile, repeats), as_json)
+
+
+@app.command()
 def scheduler(
     tiles: Annotated[list[int] | None, typer.Option(help="Numbers of tiles; may be repeated.")] = None,
     as_json: Json = False,
