@@ -138,6 +138,8 @@ def resumed(grid: TileGrid, folder: Path) -> float:
         "out": str(folder / "run"),
     }
     (folder / "run.yaml").write_text(json.dumps(document))
+    sys.modules.pop("kernel_of_bench", None)  # of an earlier folder
+    sys.path[:] = [path for path in sys.path if not path.startswith(tempfile.gettempdir())]
     config = validate(RunConfig, document, "benchmark")
     ready = prepare(config, SerialCluster(kind="serial"), allow_code=True, folder=folder)
     opened = open_session(
