@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import statistics
 import tempfile
 import time
@@ -29,6 +30,7 @@ def measure(tasks: int, repeats: int) -> dict[str, Any]:
         where = SshCluster(
             kind="ssh", hosts=("here",), workers_per_host=WORKERS, memory="1 GB", interface="lo",
             ssh_command=(str(shell),),
+            setup=(f"export PYTHONPATH={shlex.quote(str(Path(__file__).parents[2]))}",),
         )  # fmt: skip
         meeting = folder / "jobs" / "scheduler.json"
         kinds: dict[str, Settings] = {
