@@ -106,8 +106,9 @@ def outer(
     after = trace(last.layers, Signal((*last.sizes, last.channels)))
     assert isinstance(after, Signal)
     channels = after.channels * (prod(last.sizes) if isinstance(last.end, Flatten) else 1)
+    nngp, ntk = source
     state = Covariance(
-        *source, first.last[:, None], second.last[None, :], None, doubt, (channels,), False, True, False,
+        nngp, ntk, first.last[:, None], second.last[None, :], None, doubt, (channels,), False, True, False,
         wants_ntk,
     )  # fmt: skip
     return propagate(staged.rest, state)
