@@ -14,8 +14,10 @@ import numpy as np
 from pipeline.plan.tasks import Record
 from pipeline.store.digest import digest
 from pipeline.store.faults import ObjectStoreError, TileFault, disk_error
+from pipeline.store.files import replace_file
 from pipeline.store.format import Compression, Spec, create_array, open_array
 from pipeline.store.journal import Journal
+from pipeline.store.mapped import plain_chunk
 from pipeline.store.place import Place
 from pipeline.store.reading import ArrayReader, Block, Key, is_plain
 from pipeline.store.recycled import write_over
@@ -126,8 +128,12 @@ class ArrayStore(ArrayReader):
         block = np.ascontiguousarray(block).reshape(shape)
         try:
             new, old = self.chunk_file(name, key), None if spent is None else self.chunk_file(name, spent)
-            if isinstance(new, Path) and isinstance(old, Path) and is_plain(array):
-                nbytes = write_over(new, old, block, array.chunks)
+            if isinstance(new, Path) and is_plain(array):
+                if isinstance(old, Path):
+                    nbytes = write_over(new, old, block, array.chunks)
+                else:
+                    replace_file(new, *plain_chunk(block, array.chunks, array.fill_value))
+                    nbytes = self._size(name, key)
             else:
                 array.set_block_selection(key, block)
                 nbytes = self._size(name, key)

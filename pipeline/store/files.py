@@ -13,8 +13,8 @@ from pipeline.store.place import ObjectPath, Place
 PARTIAL = ".partial"
 
 
-def replace_file(path: Place, data: Buffer) -> None:
-    """Write a whole file: beside it, flushed to disk, then renamed over it, then the directory flushed.
+def replace_file(path: Place, *parts: Buffer) -> None:
+    """Write a whole file, given in parts: beside it, flushed to disk, then renamed over it, then the directory flushed.
 
     Missing parent directories are made (and flushed). An object is written in one request, which does as much.
 
@@ -22,20 +22,32 @@ def replace_file(path: Place, data: Buffer) -> None:
         OSError: as the file system says; the old content is still there, whole.
     """
     if isinstance(path, ObjectPath):
-        path.write_bytes(data)
+        path.write_bytes(parts[0] if len(parts) == 1 else b"".join(parts))
         return
     make_directory(path.parent)
     partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}{PARTIAL}")
     try:
-        with partial.open("xb") as file:
-            file.write(data)
-            file.flush()
+        with partial.open("xb", buffering=0) as file:
+            for part in parts:
+                write_whole(file.fileno(), part)
             os.fsync(file.fileno())
         partial.replace(path)
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
     sync_directory(path.parent)
+
+
+def write_whole(descriptor: int, data: Buffer) -> None:
+    """Write all of it, however many calls the system needs.
+
+    Raises:
+        OSError: as the file system says.
+    """
+    with memoryview(data) as view, view.cast("B") as rest:
+        done = 0
+        while done < len(rest):
+            done += os.write(descriptor, rest[done:])
 
 
 def make_directory(path: Path) -> None:

@@ -1,16 +1,19 @@
-"""Chunks that hold plain values, taken as they lie in the page cache or came from the network, without a copy."""
+"""Chunks that hold plain values: written from memory, and taken as they lie in the page cache or came from the network,
+without a copy."""
 
 from __future__ import annotations
 
 import math
 import mmap
 import os
+import struct
 import sys
 import time
 from collections.abc import Buffer
 from pathlib import Path
 from typing import Any
 
+import google_crc32c
 import numpy as np
 
 CHECKSUM_BYTES = 4
@@ -62,6 +65,24 @@ def plain_values(
     values = np.require(values, requirements="A").reshape(shape)
     values.flags.writeable = False
     return values
+
+
+def plain_chunk(values: np.ndarray[Any, Any], shape: tuple[int, ...], fill: Any = 0) -> tuple[Buffer, bytes]:
+    """The two parts of an uncompressed chunk, the values and their checksum, as Zarr's codecs ``bytes`` and ``crc32c``
+    would write them, without copies.
+
+    Args:
+        values: little-endian, C-contiguous.
+        shape: of a whole chunk; `values` at an edge are padded with `fill`.
+    """
+    if values.shape != shape:
+        whole = np.full(shape, fill, values.dtype)
+        whole[tuple(map(slice, values.shape))] = values
+        values = whole
+    fixed = values.view()
+    fixed.flags.writeable = False
+    # google_crc32c takes what it cannot change: bytes, or an array that is read-only.
+    return fixed, struct.pack("<I", google_crc32c.value(fixed))  # pyright: ignore[reportArgumentType]
 
 
 Identity = tuple[int, int, int]

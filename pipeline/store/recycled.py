@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-import struct
 import uuid
 from pathlib import Path
 
-import google_crc32c
 import numpy as np
 
-from pipeline.store.files import PARTIAL
+from pipeline.store.files import PARTIAL, write_whole
+from pipeline.store.mapped import plain_chunk
 
 
 def write_over(path: Path, spent: Path, values: np.ndarray, shape: tuple[int, ...]) -> int:
@@ -34,14 +33,7 @@ def write_over(path: Path, spent: Path, values: np.ndarray, shape: tuple[int, ..
     Raises:
         OSError: as the file system says; the chunk then has no file.
     """
-    if values.shape != shape:
-        whole = np.zeros(shape, values.dtype)
-        whole[tuple(map(slice, values.shape))] = values
-        values = whole
-    fixed = values.view()
-    fixed.flags.writeable = False
-    # google_crc32c takes what it cannot change: bytes, or an array that is read-only.
-    checksum = struct.pack("<I", google_crc32c.value(fixed))  # pyright: ignore[reportArgumentType]
+    parts = plain_chunk(values, shape)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}{PARTIAL}")
     with contextlib.suppress(FileNotFoundError):
@@ -49,9 +41,8 @@ def write_over(path: Path, spent: Path, values: np.ndarray, shape: tuple[int, ..
     try:
         descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT, 0o666)
         try:
-            for data in (memoryview(values).cast("B"), memoryview(checksum)):
-                while data:
-                    data = data[os.write(descriptor, data) :]
+            for part in parts:
+                write_whole(descriptor, part)
             size = os.lseek(descriptor, 0, os.SEEK_CUR)
             os.ftruncate(descriptor, size)
         finally:
