@@ -117,8 +117,10 @@ class ArrayStore(ArrayReader):
 
         Raises:
             InputError: the disk refuses.
-            ValueError: the block is of another shape or dtype.
+            ValueError: the block is of another shape or dtype, or the store was opened read-only.
         """
+        if not self.writable:
+            raise ValueError(f"{name}: the store was opened read-only")
         array = self.array(name)
         shape = tuple(part.stop - part.start for part in self.region(name, key))
         if block.shape != shape or block.dtype != array.dtype:

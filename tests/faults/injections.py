@@ -38,36 +38,34 @@ def _is_tile(path: Path) -> bool:
     return path.name.split(".")[0].isdecimal() and "gram" in path.parts
 
 
-def _at_tile(count: int, instead: Callable[[Path, Any], None]) -> None:
+def _at_tile(count: int, instead: Callable[..., None]) -> None:
     """Do this instead of the n-th write of a tile's file."""
     original = files.replace_file
     calls = 0
 
-    def replace(path: Path, data: Any) -> None:
+    def replace(path: Path, *parts: Any) -> None:
         nonlocal calls
         calls += _is_tile(path)
-        (instead if calls == count and _is_tile(path) else original)(path, data)
+        (instead if calls == count and _is_tile(path) else original)(path, *parts)
 
-    from pipeline.store import local
-
-    local.replace_file = replace
+    arrays.replace_file = replace
 
 
-def _half(path: Path, data: Any) -> None:
-    content = bytes(data)
+def _half(path: Path, *parts: Any) -> None:
+    content = b"".join(parts)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.with_name(f"{path.name}.0{files.PARTIAL}").write_bytes(content[: len(content) // 2])
     _die()
 
 
-def _unrenamed(path: Path, data: Any) -> None:
+def _unrenamed(path: Path, *parts: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.with_name(f"{path.name}.0{files.PARTIAL}").write_bytes(bytes(data))
+    path.with_name(f"{path.name}.0{files.PARTIAL}").write_bytes(b"".join(parts))
     _die()
 
 
-def _renamed(path: Path, data: Any) -> None:
-    files.replace_file(path, data)
+def _renamed(path: Path, *parts: Any) -> None:
+    files.replace_file(path, *parts)
     _die()
 
 
