@@ -30,11 +30,6 @@ QUICK: dict[str, tuple[Layer, tuple[int, ...], float]] = {
     "erf": (dense(stax.Erf(), stax.Erf()), VECTOR, OTHER),
     "sin, no bias": (dense(stax.Sin(), stax.Sin(), bias=None), VECTOR, OTHER),
     "conv flatten": (serial(conv(0.1), Relu(), conv(), Relu(), Flatten(), Dense(1)), IMAGE, ARC_COSINE),
-    "myrtle": (
-        serial(conv(), Relu(), pool(), conv(), Relu(), pool(), Flatten(), Dense(1)),
-        IMAGE,
-        ARC_COSINE,
-    ),
 }
 
 SMOOTH = (
@@ -54,6 +49,11 @@ SLOW: dict[str, tuple[Layer, tuple[int, ...], float]] = {
         for act in SMOOTH
         for bias in (0.1, None)
     },
+    "myrtle": (
+        serial(conv(), Relu(), pool(), conv(), Relu(), pool(), Flatten(), Dense(1)),
+        IMAGE,
+        ARC_COSINE,
+    ),
     "ABRelu": (dense(stax.ABRelu(-0.5, 1.2), stax.ABRelu(0.3, 1.0)), VECTOR, ARC_COSINE),
     "deep": (dense(*[Relu()] * 12), VECTOR, ARC_COSINE),
     "conv mean": (serial(conv(), Relu(), conv(), Relu(), GlobalAvgPool(), Dense(1)), IMAGE, ARC_COSINE),

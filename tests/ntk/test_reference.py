@@ -27,10 +27,8 @@ def error(got, expected, among=None):
 #: for.
 QUICK = (
     "conv_rect_5x3__img643",
-    "convlocal__img643",
     "convtranspose__img643",
     "attn_posemb_concat__img643",
-    "attn_identity_dk__img643",
     "index_crop__img643",
     "fc_num_swish_d1__digits",
 )

@@ -46,7 +46,9 @@ CASES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=[pytest.mark.slow] if case == "odd sizes" else []) for case in CASES]
+)
 def test_one_displacement_at_a_time_is_the_full_kernel(case):
     layers, shape = CASES[case]
     layer = stax.serial(*layers)
@@ -103,7 +105,7 @@ def test_blocks_hold_every_wanted_entry_once(n1, n2, symmetric):
     assert np.all(asked[np.triu_indices(n1, 0, n2)] == 1 if symmetric else asked == 1)
 
 
-@pytest.mark.parametrize("precision", ["float32", "float64"])
+@pytest.mark.parametrize("precision", [pytest.param("float32", marks=pytest.mark.slow), "float64"])
 def test_tiles_of_images_are_symmetric_cropped_and_exact_for_duplicates(precision):
     layers, shape = CASES["flatten after pooling"]
     layer = stax.serial(*layers)

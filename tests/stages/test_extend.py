@@ -28,7 +28,7 @@ def grown(runner: Runner, only: str | None = "gram", **fields: Any) -> dict[str,
     return runner.run(only, extend=True, **fields)
 
 
-@pytest.mark.parametrize("first", [70, 64])
+@pytest.mark.parametrize("first", [70, pytest.param(64, marks=pytest.mark.slow)])
 def test_only_new_tiles_are_computed(
     runner: Runner, contents: Callable[[Path], dict[str, bytes]], first: int
 ) -> None:

@@ -18,7 +18,7 @@ from pipeline.stages.session import open_session
 from tests.stages.conftest import ARCHITECTURE
 
 
-@pytest.mark.parametrize("precision", ["float64", "float32"])
+@pytest.mark.parametrize("precision", ["float64", pytest.param("float32", marks=pytest.mark.slow)])
 def test_no_worker_exceeds_the_plan(tmp_path: Path, precision: str) -> None:
     rng = np.random.default_rng(0)
     np.save(tmp_path / "x.npy", rng.standard_normal((2500, 50)))
