@@ -169,7 +169,8 @@ class FunctionTile:
         return x
 
     def __call__(self, x1: np.ndarray, x2: np.ndarray | None = None) -> dict[str, np.ndarray]:
-        other = x1 if x2 is None else x2
+        x1 = np.require(x1, requirements="W")  # what is stored is read-only, which not every function takes
+        other = x1 if x2 is None else np.require(x2, requirements="W")
         value = np.asarray(self.function(x1, other))
         if value.shape != (len(x1), len(other)):
             raise InputError(

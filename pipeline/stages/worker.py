@@ -48,15 +48,15 @@ _inputs_lock = threading.Lock()
 def input_rows(
     directory: str, token: str, name: str, block: int, features: int, *, kept: int = BLOCKS_KEPT
 ) -> np.ndarray:
-    """One block of rows of a stored input array, with axes after the first numbering `features`; this and the last
-    blocks asked for, `kept` in all, stay in memory."""
+    """One block of rows of a stored input array, with axes after the first numbering `features`, read-only; this and
+    the last blocks asked for, `kept` in all, stay in memory."""
     key = (directory, token, name, block)
     with _inputs_lock:
         rows = _inputs.get(key)
         if rows is None:
             while len(_inputs) >= kept:
                 _inputs.popitem(last=False)
-            rows = _inputs[key] = opened(directory, token).read(f"inputs/{name}", (block, *(0,) * features))
+            rows = _inputs[key] = opened(directory, token).view(f"inputs/{name}", (block, *(0,) * features))
         _inputs.move_to_end(key)
     return rows
 
