@@ -108,7 +108,10 @@ def _regression(rows: int, memory: str, factor: str) -> Iterator[tuple[Session, 
     rng = np.random.default_rng(0)
     x = rng.standard_normal((rows, FEATURES))
     y = np.sin(x[:, :OUTPUTS])
-    options = {"solve": {"ridge": [RIDGE], "factor": factor}, "spectrum": {"method": "none"}}
+    options = {
+        "solve": {"method": "cholesky", "ridge": [RIDGE], "factor": factor},
+        "spectrum": {"method": "none"},
+    }
     with tempfile.TemporaryDirectory() as folder:
         ready = runs.prepared(Path(folder), x, LocalCluster(memory=memory), y, **options)
         watch = Watch()
