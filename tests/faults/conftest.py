@@ -26,7 +26,9 @@ FULL = os.environ.get("NTK_FAULTS") == "full"
 ROOT = Path(__file__).parents[2]
 
 SHORT_KERNEL = 'function: "tests.faults.kernel_of_tests:smooth"'
-FULL_KERNEL = "architecture: [{Dense: {out_dim: 8, W_std: 1.5, b_std: 0.05}}, Relu, {Dense: {out_dim: 1}}]"
+COMPILED_KERNEL = (
+    "architecture: [{Dense: {out_dim: 8, W_std: 1.5, b_std: 0.05}}, Relu, {Dense: {out_dim: 1}}]"
+)
 
 RUN = """
 data:
@@ -217,13 +219,13 @@ def write_config(folder: Path, rows: int, kernel: str) -> Path:
 
 @pytest.fixture(scope="session")
 def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """120 tiles, for runs with workers."""
-    return write_config(tmp_path_factory.mktemp("config"), 240, FULL_KERNEL if FULL else SHORT_KERNEL)
+    """120 tiles of a kernel that takes as long as it is told, for runs with workers."""
+    return write_config(tmp_path_factory.mktemp("config"), 240, SHORT_KERNEL)
 
 
 @pytest.fixture(scope="session")
 def small_config(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """21 tiles of a kernel that takes as long as it is told, for runs in one process."""
+    """21 tiles of the same kernel, for runs in one process."""
     return write_config(tmp_path_factory.mktemp("small"), 96, SHORT_KERNEL)
 
 
@@ -268,6 +270,14 @@ def run(forge: Forge, config: Path, tmp_path: Path) -> Iterator[Run]:
 @pytest.fixture
 def small_run(forge: Forge, small_config: Path, tmp_path: Path) -> Iterator[Run]:
     with ended(Run(forge, small_config, tmp_path / "out")) as run:
+        yield run
+
+
+@pytest.fixture
+def compiled_run(forge: Forge, tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> Iterator[Run]:
+    """A fresh run of 120 tiles of a real architecture."""
+    config = write_config(tmp_path_factory.mktemp("compiled"), 240, COMPILED_KERNEL)
+    with ended(Run(forge, config, tmp_path / "out")) as run:
         yield run
 
 

@@ -4,6 +4,7 @@ bit."""
 from __future__ import annotations
 
 import random
+import shutil
 import signal
 import time
 from collections.abc import Callable
@@ -16,24 +17,27 @@ pytestmark = [pytest.mark.faults, pytest.mark.timeout(1200 if FULL else 200)]
 
 Row = Callable[[str, str], None]
 
-TILE_SECONDS = 0.02
+TILE_SECONDS = 0.03
 """Makes the gram stage of two workers last for more than a second."""
 
 
 def test_everything_killed_at_random_moments(
-    forge: Forge, run: Run, small_run: Run, tmp_path_factory: pytest.TempPathFactory, row: Row
+    forge: Forge, compiled_run: Run, small_run: Run, tmp_path_factory: pytest.TempPathFactory, row: Row
 ) -> None:
     """All stages: from the first work to the report."""
-    cluster, victim = ("local", run) if FULL else ("serial", small_run)
+    cluster, victim = ("local", compiled_run) if FULL else ("serial", small_run)
     whole = contents_of(forge, victim.config, tmp_path_factory.mktemp("whole"), "run", cluster)
     rng = random.Random(1)
-    kills = 0
-    for _ in range(20 if FULL else 2):
+    kills, wanted = 0, 20 if FULL else 2
+    while kills < wanted:
         victim.start("run", "--cluster", cluster)
         time.sleep(rng.uniform(0.1, 8.0 if FULL else 1.0))
         if victim.poll() is None:
             victim.kill()
             kills += 1
+        else:  # it came to its end between two deaths
+            assert victim.contents() == whole
+            shutil.rmtree(victim.out)
     victim.finish("run", "--cluster", cluster)
     assert victim.contents() == whole
     row(f"kill -9 of everything, {kills} random moments of all stages", "rerun identical")
@@ -170,7 +174,7 @@ def test_clock_moved_by_years(
 
 
 def test_two_runs_on_one_directory(forge: Forge, run: Run, uninterrupted: Contents, row: Row) -> None:
-    run.start(tile_seconds=TILE_SECONDS)
+    run.start(tile_seconds=4 * TILE_SECONDS)
     run.wait_for(lambda: run.tiles() >= 1)
     second = Run(forge, run.config, run.out)
     second.log_file = second.log_file.with_name("second.log")

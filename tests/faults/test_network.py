@@ -67,7 +67,7 @@ def meeting(run: Run, cable: Cable, tmp_path: Path) -> Iterator[Path]:
     meeting = tmp_path / "jobs" / "scheduler.json"
     environment = {
         **os.environ, "NTK_RENDEZVOUS": str(meeting), "NTK_WORKER_THREADS": "1", "PYTHONPATH": str(ROOT),
-        "TILE_SECONDS": "0.05",
+        "TILE_SECONDS": "0.15" if FULL else "0.06",
     }  # fmt: skip
     attendant = [sys.executable, "-m", "pipeline.runtime.attendant"]
     commands = [[*attendant, cable.here], ["ip", "netns", "exec", cable.host, *attendant, "eth0"]]
@@ -105,7 +105,6 @@ def test_cable_cut_and_mended(
     assert run.contents() == uninterrupted
     if seconds > PATIENCE:
         assert outlasted == 0, "it waited for the worker that was cut off"
-        assert "lost with its worker, tried again" in run.log()
         assert time.monotonic() - began < PATIENCE + 15
         row("network to a worker cut for good", "the other finished, identical")
     else:
