@@ -103,7 +103,11 @@ def tiles_done(folder: Path, out: str) -> int:
 def assert_same(reference: Path, other: Path) -> None:
     ours, theirs = open_run(reference), open_run(other)
     np.testing.assert_array_equal(ours.gram("ntk").to_numpy(), theirs.gram("ntk").to_numpy())
-    assert ours.metrics["predict"] == theirs.metrics["predict"]
+    # BLAS adds in another order with another number of threads, which a node decides: the last digits of a solution.
+    for own, other_one in zip(
+        ours.metrics["predict"]["ridges"], theirs.metrics["predict"]["ridges"], strict=True
+    ):
+        assert own == pytest.approx(other_one, rel=1e-10)
 
 
 def logs(run: Path) -> str:
