@@ -24,6 +24,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from ntk.linalg.gates import column_norms
 from ntk.linalg.low_rank import LowRank, nystrom, nystrom_test
 
 Array = NDArray[np.float64]
@@ -69,9 +70,8 @@ class System:
 
     @property
     def norms(self) -> Array:
-        """‖b‖ of each column; 1 for a zero column."""
-        norms = np.linalg.norm(self.b, axis=0)
-        return np.where(norms > 0, norms, 1.0)
+        """`column_norms` of the right-hand sides."""
+        return column_norms(self.b)
 
 
 @dataclass(frozen=True, slots=True)

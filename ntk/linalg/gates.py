@@ -146,3 +146,9 @@ def _ratio(residual: float, scale: float) -> float:
     if residual == 0 and scale == 0:
         return 0.0
     return float(residual / scale) if scale != 0 else math.nan
+
+
+def column_norms(b: NDArray[np.float64]) -> NDArray[np.float64]:
+    """‖b‖ of each column of b (n, k), by which residuals are judged; 1 for a zero column, whose solution is zero."""
+    norms = np.linalg.norm(b, axis=0)
+    return np.where(norms > 0, norms, 1.0)

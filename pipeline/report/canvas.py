@@ -121,6 +121,15 @@ def _paletted(image: str) -> str:
     return base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
+def half_logarithmic() -> tuple[Figure, Axes]:
+    """An empty figure of half the page's width with two logarithmic axes."""
+    figure = Figure(figsize=(HALF_WIDTH, 3.7))
+    axes = figure.subplots()
+    plain_logarithmic(axes, "x")
+    plain_logarithmic(axes, "y")
+    return figure, axes
+
+
 def plain_logarithmic(axes: Axes, which: str) -> None:
     """A logarithmic axis ("x" or "y") labelled 1, 10, 100 or, outside those, with powers of ten."""
     axis = axes.xaxis if which == "x" else axes.yaxis

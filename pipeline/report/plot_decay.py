@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from pipeline.report import canvas
@@ -27,10 +26,7 @@ def decay_figure(data: ReportData) -> ReportFigure | None:
     }
     if not spectra:
         return None
-    figure = Figure(figsize=(canvas.HALF_WIDTH, 3.7))
-    axes = figure.subplots()
-    canvas.plain_logarithmic(axes, "x")
-    canvas.plain_logarithmic(axes, "y")
+    figure, axes = canvas.half_logarithmic()
     sentences = []
     for position, (kernel, values) in enumerate(spectra.items()):
         metrics = data.metrics.get("spectrum", {}).get(kernel, {})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from pipeline.report import canvas
 from pipeline.report.data import ReportData
@@ -20,10 +19,7 @@ def density_figure(data: ReportData) -> ReportFigure | None:
     }
     if not counts:
         return None
-    figure = Figure(figsize=(canvas.HALF_WIDTH, 3.7))
-    axes = figure.subplots()
-    canvas.plain_logarithmic(axes, "x")
-    canvas.plain_logarithmic(axes, "y")
+    figure, axes = canvas.half_logarithmic()
     sentences = []
     for position, (kernel, found) in enumerate(counts.items()):
         threshold, larger, half = (np.array(found[key]) for key in ("threshold", "larger", "half_width"))

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 from numpy.typing import NDArray
 
@@ -31,10 +30,7 @@ def learning_figures(data: ReportData) -> list[ReportFigure]:
 
 def _curve(kernel: str, curve: Mapping[str, Any], rows: int) -> ReportFigure:
     sizes = np.array(curve["size"])
-    figure = Figure(figsize=(canvas.HALF_WIDTH, 3.7))
-    axes = figure.subplots()
-    canvas.plain_logarithmic(axes, "x")
-    canvas.plain_logarithmic(axes, "y")
+    figure, axes = canvas.half_logarithmic()
     axes.plot(sizes, curve["predicted"], color=canvas.SERIES[0], linewidth=2, label="predicted")
     axes.plot(
         sizes, curve["mean_field"], color=canvas.MUTED, linewidth=1.1, linestyle=(0, (4, 3)),
@@ -71,10 +67,7 @@ def _training(kernel: str, flow: NDArray[np.floating], metrics: Mapping[str, Any
     time, train, test = np.asarray(flow, np.float64)
     largest = float(metrics["lambda_max"])
     steps = time * largest
-    figure = Figure(figsize=(canvas.HALF_WIDTH, 3.7))
-    axes = figure.subplots()
-    canvas.plain_logarithmic(axes, "x")
-    canvas.plain_logarithmic(axes, "y")
+    figure, axes = canvas.half_logarithmic()
     axes.plot(steps, train, color=canvas.SERIES[0], label="training rows")
     axes.plot(steps, test, color=canvas.SERIES[1], label="held-out rows")
     best = int(np.argmin(test))

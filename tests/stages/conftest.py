@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -88,3 +89,40 @@ def contents() -> Callable[[Path], dict[str, bytes]]:
         return {str(file.relative_to(root)): file.read_bytes() for file in files}
 
     return read
+
+
+@pytest.fixture
+def killed_solve_continues(
+    runner: Runner, contents: Callable[[Path], dict[str, bytes]], monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., None]:
+    """`check(solve, iteration, at)`: a run by `solve(runner, name)` that is killed at some calls of `iteration.step`
+    ends as an uninterrupted one does, bit for bit."""
+
+    def check(solve: Callable[[Runner, str], Any], iteration: Any, at: tuple[int, ...]) -> None:
+        solve(runner, "whole")
+        step = iteration.step
+        for stop in at:
+            calls = iter(range(10_000))
+
+            def dying(*arguments: Any, stop: int = stop, calls: Any = calls) -> Any:
+                if next(calls) == stop:
+                    raise KeyboardInterrupt
+                return step(*arguments)
+
+            monkeypatch.setattr(iteration, "step", dying)
+            with pytest.raises(KeyboardInterrupt):
+                solve(runner, "killed")
+        monkeypatch.setattr(iteration, "step", step)
+        solve(runner, "killed")
+        whole, resumed = (contents(runner.folder / name) for name in ("whole", "killed"))
+        assert whole.keys() == resumed.keys()
+        assert all(
+            whole[name] == resumed[name] for name in whole if name.startswith(("solution", "predictions"))
+        )
+        metrics = [
+            json.loads((runner.folder / name / "metrics.json").read_text())["solve"]
+            for name in ("whole", "killed")
+        ]
+        assert metrics[0] == metrics[1]
+
+    return check

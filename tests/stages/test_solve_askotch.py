@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pytest
 
@@ -40,30 +38,8 @@ def test_it_agrees_with_cholesky_and_stores_no_matrix(runner) -> None:
     assert "Convergence" in (runner.folder / "a" / "report.html").read_text()
 
 
-def test_a_killed_solve_continues_bit_for_bit(runner, contents, monkeypatch) -> None:
-    solved(runner, "whole")
-    step = askotch.step
-    for at in (3, 12):
-        calls = iter(range(10_000))
-
-        def dying(*arguments, at=at, calls=calls):
-            if next(calls) == at:
-                raise KeyboardInterrupt
-            return step(*arguments)
-
-        monkeypatch.setattr(askotch, "step", dying)
-        with pytest.raises(KeyboardInterrupt):
-            solved(runner, "killed")
-    monkeypatch.setattr(askotch, "step", step)
-    solved(runner, "killed")
-    whole, resumed = (contents(runner.folder / name) for name in ("whole", "killed"))
-    assert whole.keys() == resumed.keys()
-    assert all(whole[name] == resumed[name] for name in whole if name.startswith(("solution", "predictions")))
-    metrics = [
-        json.loads((runner.folder / name / "metrics.json").read_text())["solve"]
-        for name in ("whole", "killed")
-    ]
-    assert metrics[0] == metrics[1]
+def test_a_killed_solve_continues_bit_for_bit(killed_solve_continues) -> None:
+    killed_solve_continues(solved, askotch, at=(3, 12))
 
 
 def test_what_cannot_be_is_refused_or_explained(runner) -> None:

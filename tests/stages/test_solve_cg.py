@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pytest
 
@@ -60,30 +58,8 @@ def test_generalised_cross_validation_is_near_its_exact_value(runner, direct):
     assert np.argmin(loo) == np.argmin(gcv)
 
 
-def test_a_killed_solve_continues_bit_for_bit(runner, contents, monkeypatch):
-    cg_run(runner, "whole")
-    step = conjugate_gradients.step
-    for at in (1, 9):
-        calls = iter(range(1000))
-
-        def dying(*arguments, at=at, calls=calls):
-            if next(calls) == at:
-                raise KeyboardInterrupt
-            return step(*arguments)
-
-        monkeypatch.setattr(conjugate_gradients, "step", dying)
-        with pytest.raises(KeyboardInterrupt):
-            cg_run(runner, "killed")
-    monkeypatch.setattr(conjugate_gradients, "step", step)
-    cg_run(runner, "killed")
-    whole, resumed = (contents(runner.folder / name) for name in ("whole", "killed"))
-    assert whole.keys() == resumed.keys()
-    assert all(whole[name] == resumed[name] for name in whole if name.startswith(("solution", "predictions")))
-    metrics = [
-        json.loads((runner.folder / name / "metrics.json").read_text())["solve"]
-        for name in ("whole", "killed")
-    ]
-    assert metrics[0] == metrics[1]
+def test_a_killed_solve_continues_bit_for_bit(killed_solve_continues):
+    killed_solve_continues(cg_run, conjugate_gradients, at=(1, 9))
 
 
 def test_a_solve_that_cannot_reach_its_tolerance_says_so(runner):
