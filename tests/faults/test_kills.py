@@ -62,17 +62,20 @@ def test_everything_killed_during_the_tiles(run: Run, uninterrupted: Contents, r
 
 
 def test_workers_killed(run: Run, uninterrupted: Contents, row: Row) -> None:
-    """At random moments, in one run: each time its task is lost and tried again."""
+    """At random moments: each time the task is lost and tried again, and the same run goes on. The twenty kills of the
+    long form are spread over several runs: in one, a task that every few seconds loses its worker is given up."""
     rng = random.Random(2)
-    kills = 20 if FULL else 2
-    run.start(tile_seconds=TILE_SECONDS * (15 if FULL else 1))
-    for _ in range(kills):
-        victims = run.workers()
-        time.sleep(rng.uniform(0.0, 1.5 if FULL else 0.3))
-        send(rng.choice(victims), signal.SIGKILL)
-    assert run.poll() is None, f"it ended before the last kill\n{run.log()}"
-    run.ends(0)
-    assert run.contents() == uninterrupted
+    kills, of_a_run = (20, 5) if FULL else (2, 2)
+    for _ in range(kills // of_a_run):
+        run.start(tile_seconds=TILE_SECONDS * (10 if FULL else 1))
+        for _ in range(of_a_run):
+            victims = run.workers()
+            time.sleep(rng.uniform(0.0, 1.0 if FULL else 0.3))
+            send(rng.choice(victims), signal.SIGKILL)
+        assert run.poll() is None, f"it ended before the last kill\n{run.log()}"
+        run.ends(0)
+        assert run.contents() == uninterrupted
+        shutil.rmtree(run.out)
     row(f"kill -9 of a worker, {kills} random moments", "identical, the same run went on")
 
 
