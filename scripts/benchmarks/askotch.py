@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.config.cluster import LocalCluster
 from pipeline.stages import gram, solve
 from pipeline.stages.regression import ALPHA
 from scripts.benchmarks import runs
@@ -30,7 +29,7 @@ def measure(rows: int, precision: str, limit: int) -> dict[str, Any]:
         kernel = {"architecture": runs.RELU3, "precision": precision}
         with tempfile.TemporaryDirectory() as folder:
             ready = runs.prepared(
-                Path(folder), x, LocalCluster(), y - y.mean(axis=0), kernel=kernel, solve=settings,
+                Path(folder), x, runs.chosen_cluster(), y - y.mean(axis=0), kernel=kernel, solve=settings,
                 spectrum={"method": "none"},
             )  # fmt: skip
             with runs.session(ready) as session:

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.config.cluster import LocalCluster
 from pipeline.plan.tasks import Record, Task
 from pipeline.plan.tiles import TileGrid
 from pipeline.runtime.drive import drive
@@ -62,7 +61,7 @@ def measure(rows: int, features: int, repeats: int) -> dict[str, Any]:
     for _ in range(repeats):
         with tempfile.TemporaryDirectory() as folder:
             kernel = {"architecture": runs.RELU3, "precision": "float32"}
-            ready = runs.prepared(Path(folder), x, LocalCluster(), kernel=kernel)
+            ready = runs.prepared(Path(folder), x, runs.chosen_cluster(), kernel=kernel)
             workers, grid = ready.plan.resources.workers, ready.plan.grid
             tile = grid.tile
             with runs.session(ready) as session:

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.config.cluster import LocalCluster
 from pipeline.stages import gram, solve
 from scripts.benchmarks import runs
 from scripts.benchmarks.enlarged_digits import enlarged_digits
@@ -34,7 +33,7 @@ def measure(
             }  # fmt: skip
             kernel = {"architecture": runs.RELU3, "precision": precision}
             ready = runs.prepared(
-                Path(folder), x, LocalCluster(), y - y.mean(axis=0), kernel=kernel, solve=settings,
+                Path(folder), x, runs.chosen_cluster(), y - y.mean(axis=0), kernel=kernel, solve=settings,
                 spectrum={"method": "none"},
             )  # fmt: skip
             with runs.session(ready) as session:

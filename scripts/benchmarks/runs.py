@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.config.cluster import LocalCluster
-from pipeline.config.load import validate
+from pipeline.config.cluster import AnyCluster
+from pipeline.config.load import load_cluster, validate
 from pipeline.config.model import RunConfig
 from pipeline.stages.prepare import Prepared, prepare
 from pipeline.stages.session import Progress, Session, open_session
@@ -23,10 +24,16 @@ RELU3 = [
 """Three hidden ReLU layers."""
 
 
+def chosen_cluster() -> AnyCluster:
+    """Where runs of a benchmark happen: the entry of cluster.yaml that NTK_BENCH_CLUSTER names, `local` if it names
+    none."""
+    return load_cluster(os.environ.get("NTK_BENCH_CLUSTER", "local"), Path.cwd())
+
+
 def prepared(
-    folder: Path, x: np.ndarray, cluster: LocalCluster, y: np.ndarray | None = None, **config: Any
+    folder: Path, x: np.ndarray, cluster: AnyCluster, y: np.ndarray | None = None, **config: Any
 ) -> Prepared:
-    """A run on these inputs, in `folder/run`, on a local cluster."""
+    """A run on these inputs, in `folder/run`."""
     np.save(folder / "x.npy", x)
     data: dict[str, Any] = {"train": {"x": str(folder / "x.npy")}, "task": "none", "normalize": "none"}
     if y is not None:

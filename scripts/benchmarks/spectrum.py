@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 from scipy.linalg import eigvalsh
 
-from pipeline.config.cluster import LocalCluster
 from pipeline.config.sizes import parse_bytes
 from pipeline.opened import open_run
 from pipeline.plan.memory import PROCESS, PROCESS_WITH_JAX
@@ -46,7 +45,7 @@ def _once(
     # Workers of this session have JAX loaded; those of the next have not. Plans allow for it, so it is added to the
     # limit that the workers are held to here.
     ready = runs.prepared(
-        folder, x, LocalCluster(), spectrum=wanted, gram={"tile": tile}, solve={"method": "none"}
+        folder, x, runs.chosen_cluster(), spectrum=wanted, gram={"tile": tile}, solve={"method": "none"}
     )
     with runs.session(ready) as session:
         gram.run(session)

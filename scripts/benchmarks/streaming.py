@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.config.cluster import LocalCluster
 from pipeline.plan.gram import gram_array
 from pipeline.plan.products import Patches
 from pipeline.plan.tasks import Record, Task
@@ -51,7 +50,7 @@ def measure(rows: int, tile: int, columns: tuple[int, ...], repeats: int) -> dic
     with tempfile.TemporaryDirectory() as folder:
         kernel = {"architecture": runs.RELU3, "precision": "float32"}
         options = {"kernel": kernel, "gram": {"tile": tile}, "spectrum": {"method": "none"}}
-        ready = runs.prepared(Path(folder), rng.standard_normal((rows, 2)), LocalCluster(), **options)
+        ready = runs.prepared(Path(folder), rng.standard_normal((rows, 2)), runs.chosen_cluster(), **options)
         with runs.session(ready) as session:
             nbytes = fill(session, rng)
             patches = Patches.of(session.grid, 4)
