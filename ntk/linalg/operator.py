@@ -127,6 +127,27 @@ def accumulate_products(
             into_columns += x_rows[:, rows] @ strip
 
 
+class HostProduct:
+    """A part of a product K X from some tiles of K, each used twice.
+
+    Args:
+        x: the rows of X that are needed, transposed: (r, n), float64.
+    """
+
+    def __init__(self, x: NDArray[np.float64]):
+        self._x = np.ascontiguousarray(x)
+        self._product = np.zeros_like(self._x)
+
+    def take(self, tile: NDArray[np.floating], rows: slice, columns: slice, *, diagonal: bool) -> None:
+        """Y_rows += K_tile X_columns and, off the diagonal, Y_columns += K_tileᵀ X_rows; slices of the n."""
+        twice = () if diagonal else (self._x[:, rows], self._product[:, columns])
+        accumulate_products(tile, self._x[:, columns], self._product[:, rows], *twice)
+
+    def product(self) -> NDArray[np.float64]:
+        """The part, transposed: (r, n)."""
+        return self._product
+
+
 def _accumulate(product: NDArray, rows: slice, columns: slice, tile: NDArray, x: NDArray) -> None:
     twice = (x[:, rows], product[:, columns]) if rows != columns else ()
     accumulate_products(tile, x[:, columns], product[:, rows], *twice)

@@ -1,9 +1,9 @@
-"""The steps of `ntk.linalg.tile_cholesky` and `ntk.linalg.band_reduction` on JAX's device: cuBLAS and
-cuSOLVER where that is a GPU.
+"""The steps of `ntk.linalg.tile_cholesky`, `ntk.linalg.band_reduction` and `ntk.linalg.operator` on JAX's device:
+cuBLAS and cuSOLVER where that is a GPU.
 
 Cholesky: the tile being computed stays on the device until it is finished; operands are sent there one after the other.
-Reduction to a band: the factors and the product stay there for a sweep, the tiles pass through. Products ask for full
-precision, which on a GPU means no TF32.
+Reduction to a band: the factors and the product stay there for a sweep, the tiles pass through. Products with vectors:
+so do they, and tiles may stay. Products ask for full precision, which on a GPU means no TF32.
 """
 
 from __future__ import annotations
@@ -116,3 +116,53 @@ def _sweep_tile(
         across = columns(product) + times(a.T, rows(x))
         product = jax.lax.dynamic_update_slice_in_dim(product, across, column, 0)
     return a, product
+
+
+class DeviceProduct:
+    """`ntk.linalg.operator.HostProduct` on the device, with its arguments; tiles may be there already (`on_device`)."""
+
+    def __init__(self, x: np.ndarray):
+        with jax.enable_x64(True):
+            self._x = jnp.asarray(x, np.float64)
+            self._product = jnp.zeros_like(self._x)
+
+    def take(self, tile: Tile | jax.Array, rows: slice, columns: slice, *, diagonal: bool) -> None:
+        """Y_rows += K_tile X_columns and, off the diagonal, Y_columns += K_tileᵀ X_rows; slices of the n."""
+        with jax.enable_x64(True):
+            self._product = _product_tile(
+                jnp.asarray(tile), self._product, self._x, rows.start, columns.start, diagonal
+            )
+
+    def product(self) -> np.ndarray:
+        """The part, transposed: (r, n), float64."""
+        return np.array(self._product)
+
+
+def on_device(tile: np.ndarray) -> jax.Array:
+    """A tile on the device, of its dtype; it is there when this returns."""
+    with jax.enable_x64(True):
+        return jax.device_put(tile).block_until_ready()
+
+
+def device_memory() -> int:
+    """Bytes of the device's memory that JAX has; 0 where it does not say."""
+    return (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit", 0)
+
+
+@partial(jax.jit, static_argnums=5, donate_argnums=1)
+def _product_tile(
+    tile: jax.Array, product: jax.Array, x: jax.Array, row: int, column: int, diagonal: bool
+) -> jax.Array:
+    """Starts of slices are traced: one compilation for all tiles of a shape."""
+    a, rows, columns = tile.astype(x.dtype), (row, tile.shape[0]), (column, tile.shape[1])
+
+    def of(v: jax.Array, at: tuple[int, int]) -> jax.Array:
+        return jax.lax.dynamic_slice_in_dim(v, *at, axis=1)
+
+    def add(product: jax.Array, at: tuple[int, int], part: jax.Array) -> jax.Array:
+        return jax.lax.dynamic_update_slice_in_dim(product, of(product, at) + part, at[0], axis=1)
+
+    product = add(product, rows, jnp.matmul(of(x, columns), a.T, precision=HIGHEST))
+    if not diagonal:
+        product = add(product, columns, jnp.matmul(of(x, rows), a, precision=HIGHEST))
+    return product

@@ -26,6 +26,7 @@ from pipeline.plan.iterative import (
     descent_coordinator,
     rank_of,
 )
+from pipeline.plan.kept import kept_tiles
 from pipeline.plan.memory import Need
 from pipeline.plan.products import Patches
 from pipeline.plan.rates import Device, Rates, assumed
@@ -84,7 +85,8 @@ class StagePlan:
 
     `pairs` of the flops' inputs go through the kernel. `skipped` says why a stage that was asked for with `auto` will
     not be done; `method` is what a stage with several will use, and `passes` how often that reads a stored matrix;
-    `why` says what the method of the solve stage is and why.
+    `why` says what the method of the solve stage is and why. `kept`: tiles that all workers together keep from one
+    product to the next; None where files are mapped, or nothing is multiplied again and again.
     """
 
     name: str
@@ -98,6 +100,7 @@ class StagePlan:
     passes: float = 0.0
     why: str = ""
     pairs: float = 0.0
+    kept: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +171,7 @@ def make_plan(
     resources: Resources,
     *,
     tile: int | None = None,
+    mapped: bool = True,
 ) -> Plan:
     """Plan a run.
 
@@ -176,6 +180,7 @@ def make_plan(
         problem: figures of data and kernel.
         resources: workers and memory.
         tile: the tile of an existing run, which `auto` must keep.
+        mapped: tiles are pages of files as they lie in memory; else workers keep them, as far as they fit.
 
     Raises:
         InputError: a stage needs more memory than a worker may use; names the worst part and a tile that fits.
@@ -212,7 +217,7 @@ def make_plan(
             f"{name} task", need(grid.tile), resources.memory, tile=grid.tile, need_of_tile=need
         )
     peaks = {name: need(grid.tile).total for name, need in needs.items()}
-    stages = tuple(_stages(config, problem, resources, grid, peaks, choice, rates))
+    stages = tuple(_stages(config, problem, resources, grid, peaks, choice, rates, mapped=mapped))
     return Plan(problem, grid, resources, stages, rates)
 
 
@@ -300,6 +305,8 @@ def _stages(
     peaks: dict[str, int],
     choice: Choice | None,
     rates: Rates,
+    *,
+    mapped: bool,
 ) -> list[StagePlan]:
     n, b = float(p.rows), grid.blocks
     entries = sum(grid.entries(i, j) for i, j in grid.upper()) if b <= 1000 else n * n / 2
@@ -319,7 +326,10 @@ def _stages(
         stages.clear()
     if choice is not None:
         cost = {"cg": _iterative, "askotch": _descent, "cholesky": _direct}[choice.method]
-        stages.append(cost(config, p, resources, grid, entries, peaks, choice))
+        solve = cost(config, p, resources, grid, entries, peaks, choice)
+        if choice.method == "cg" and not mapped:
+            solve = _keeping(solve, p, resources, grid, peaks["product"])
+        stages.append(solve)
     if config.predicts:
         pairs = float(p.test_rows) * n
         columns = p.outputs * config.predictors
@@ -336,7 +346,8 @@ def _stages(
             )
         )
     if config.spectrum.method != "none" and config.stores_gram:
-        stages.append(_with_population(_spectrum(config, p, resources, grid), p, resources, grid))
+        found = _spectrum(config, Matrix(grid, p.itemsize, p.kernels, mapped), resources)
+        stages.append(_with_population(found, p, resources, grid))
     return stages
 
 
@@ -401,11 +412,23 @@ def _descent(
     )
 
 
-def _spectrum(config: RunConfig, p: Problem, resources: Resources, grid: TileGrid) -> StagePlan:
-    found = resolve_method(config.spectrum, Matrix(grid, p.itemsize, p.kernels), resources)
+def _keeping(stage: StagePlan, p: Problem, resources: Resources, grid: TileGrid, product: int) -> StagePlan:
+    """The solve stage with what workers keep of the matrix: memory instead of reading."""
+    keep = kept_tiles(grid, p.itemsize, product, resources)
+    kept = min(grid.count, resources.workers * keep)
+    return dataclasses.replace(
+        stage,
+        kept=kept,
+        peak=max(stage.peak, product + keep * grid.tile**2 * p.itemsize),
+        reads=stage.reads * (1 - kept / grid.count * (1 - 1 / ASSUMED_PRODUCTS)),
+    )
+
+
+def _spectrum(config: RunConfig, matrix: Matrix, resources: Resources) -> StagePlan:
+    found = resolve_method(config.spectrum, matrix, resources)
     return StagePlan(
         "spectrum", found.tasks, found.flops, found.reads, found.writes, found.need.total, found.skipped,
-        found.method, found.passes,
+        found.method, found.passes, kept=found.kept,
     )  # fmt: skip
 
 

@@ -90,6 +90,11 @@ def text(plan: Plan, price: float | None = None) -> str:
             f"spectrum by {spectrum.method}: {spectrum.passes:.3g} passes over each stored matrix",
         ]
     lines += [f"{stage.name} by {stage.why}" for stage in plan.stages if stage.why]
+    lines += [
+        f"{stage.name}: workers keep {stage.kept:,} of {plan.grid.count:,} tiles in memory between products"
+        for stage in plan.stages
+        if stage.kept is not None and not stage.skipped
+    ]
     basis = "from measured tiles" if plan.rates.measured else "from assumed rates (not calibrated)"
     hours = "GPU-hours" if plan.rates.device != "cpu" else "worker-hours"
     read, compute = plan.pass_seconds

@@ -11,6 +11,7 @@ from pipeline.config.sizes import human_bytes
 from pipeline.errors import InputError
 from pipeline.plan import memory
 from pipeline.plan.band import BandPlan
+from pipeline.plan.kept import kept_tiles
 from pipeline.plan.memory import Need
 from pipeline.plan.products import Patches
 from pipeline.plan.resources import Resources
@@ -55,6 +56,8 @@ class SpectrumPlan:
         flops, reads, writes: of all kernels.
         need: peak of a worker, or of the process that directs them where that is more.
         skipped: why nothing will be done.
+        kept: tiles of a matrix that all workers together keep from one product to the next; None where files are
+            mapped, or no products are made.
     """
 
     method: str
@@ -65,15 +68,17 @@ class SpectrumPlan:
     writes: float
     need: Need
     skipped: str = ""
+    kept: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Matrix:
-    """The stored matrices: tiles, bytes of an entry, how many there are."""
+    """The stored matrices: tiles, bytes of an entry, how many there are, whether tiles are pages of files."""
 
     grid: TileGrid
     itemsize: int
     kernels: int
+    mapped: bool = True
 
     @property
     def bytes(self) -> float:
@@ -172,7 +177,7 @@ def _lanczos(wanted: SpectrumConfig, matrix: Matrix, resources: Resources) -> Sp
     count = n if wanted.count == "all" else min(wanted.count, n)
     width = block_width(count, n)
     driver = memory.krylov_driver(n, width, KRYLOV_BLOCKS)
-    plan = _products("lanczos", matrix, width, EXPECTED_PASSES, driver)
+    plan = _products("lanczos", matrix, width, EXPECTED_PASSES, driver, resources)
     if not is_counted(n, resources.memory):
         return plan
     return dataclasses.replace(
@@ -192,22 +197,31 @@ def is_counted(n: int, limit: int) -> bool:
 def _density(wanted: SpectrumConfig, matrix: Matrix, resources: Resources) -> SpectrumPlan:
     n, probes = matrix.grid.n, wanted.probes
     steps = min(wanted.steps, n)
-    return _products("density", matrix, probes, steps, memory.quadrature_driver(n, probes, steps))
+    return _products("density", matrix, probes, steps, memory.quadrature_driver(n, probes, steps), resources)
 
 
-def _products(method: str, matrix: Matrix, columns: int, passes: int, driver: Need) -> SpectrumPlan:
+def _products(
+    method: str, matrix: Matrix, columns: int, passes: int, driver: Need, resources: Resources
+) -> SpectrumPlan:
     """`passes` products with `columns` vectors; `driver` is what the process that directs them needs."""
     n, patches = matrix.grid.n, Patches.of(matrix.grid, matrix.itemsize)
     vectors = matrix.kernels * 8.0 * n * columns * passes
     worker = memory.product_task(matrix.grid.tile, patches.rows_per_side, columns, itemsize=matrix.itemsize)
+    count, kept, still = matrix.grid.count, None, 1.0
+    if not matrix.mapped:
+        keep = kept_tiles(matrix.grid, matrix.itemsize, worker.total, resources)
+        kept = min(count, resources.workers * keep)
+        still = 1 - kept / count * (1 - 1 / passes)
+        worker = Need((*worker.parts, ("tiles kept", keep * matrix.grid.tile**2 * matrix.itemsize)))
     return SpectrumPlan(
         method,
         matrix.kernels * passes * (patches.sides * (patches.sides + 1) // 2),
         passes,
         matrix.kernels * passes * 2.0 * n * n * columns + 2 * vectors / 8 * columns * passes,
-        passes * matrix.bytes + vectors * passes,
+        passes * matrix.bytes * still + vectors * passes,
         vectors * patches.sides,
         max(worker, driver, key=lambda need: need.total),
+        kept=kept,
     )
 
 

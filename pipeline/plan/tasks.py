@@ -22,6 +22,7 @@ class Task:
         deps: keys of the tasks that must be complete before this one may start.
         writes: the chunks that it stores; each is written by one task of a plan only.
         priority: ready tasks of a lower number are taken first.
+        prefers: the worker, as in ``Record.worker``, that should do it where nothing speaks against it.
     """
 
     key: str
@@ -30,6 +31,7 @@ class Task:
     deps: tuple[str, ...] = ()
     writes: tuple[Chunk, ...] = ()
     priority: int = 0
+    prefers: str = ""
 
 
 class Tasks:

@@ -15,6 +15,10 @@ order in which they were submitted, so it is the oldest one without an outcome. 
 may have died between finishing a task and saying so. Therefore all of them are suspects from now on, and
 when a worker begins a suspect it says so first, and waits until that must have been heard.
 
+**Preferences.** A task that prefers a worker goes there, while that worker has at most ``_PREFERRED_AHEAD`` bundles; what
+it has not been given goes to another that has had nothing to do for ``_IDLE_SECONDS`` (see ``preferred``). A worker
+that left is preferred by nobody.
+
 **Nodes that fail.** A task that raises is tried on another node, if there is one, before it counts as failed; a node
 that keeps failing what others complete gets no more (see ``health``).
 """
@@ -28,7 +32,7 @@ import math
 import pickle
 import queue
 import uuid
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -44,10 +48,15 @@ from pipeline.plan.tasks import Task
 from pipeline.runtime.executor import Outcome, Work, describe
 from pipeline.runtime.health import Health
 from pipeline.runtime.loop import LoopThread
+from pipeline.runtime.preferred import Preferred
 from pipeline.runtime.worker_side import refuse, run_and_report
 
 # One bundle runs, one waits in the worker, one on the scheduler: the next is there without asking us.
 _BUNDLES_PER_WORKER = 3
+# Of those that prefer a worker: one runs, one waits there.
+_PREFERRED_AHEAD = 2
+# Longer than it takes to hand over the tasks of a stage: only then has a worker really nothing to do.
+_IDLE_SECONDS = 0.05
 # What a bundle should last, and how many tasks it may have.
 _BUNDLE_SECONDS = 0.25
 _BUNDLE_TASKS = 32
@@ -109,12 +118,14 @@ class _Bundle:
     Attributes:
         open: those without an outcome, in the order of execution.
         allowed: addresses of the workers that may run it; None: any.
+        home: address of the worker to which it was sent because its tasks prefer that one.
         begun: the one that the worker said it would begin. It says so for suspects only.
     """
 
     open: dict[int, _Attempt]
     future: Future
     allowed: frozenset[str] | None
+    home: str | None = None
     begun: int | None = None
     follower: asyncio.Task[None] | None = None
 
@@ -138,8 +149,17 @@ class DaskExecutor:
         self._closed = False
         self._bundle_size = 1
         self._logs: str | None = None
+        # Keys of tasks in flight that prefer a worker.
+        self._preferring: set[str] = set()
         # Below: touched in the loop's thread only.
         self._queue: deque[_Attempt] = deque()
+        self._preferred: Preferred[_Attempt] = Preferred(_PREFERRED_AHEAD)
+        # Of the workers that are there: addresses by name, and the names that their records have, by address.
+        self._addresses: dict[str, str] = {}
+        self._names: dict[str, str] = {}
+        self._usable: list[str] = []
+        self._filling = False
+        self._relief: asyncio.TimerHandle | None = None
         self._bundles: dict[int, _Bundle] = {}
         self._numbers = itertools.count()
         self._mean_seconds: float | None = None
@@ -159,7 +179,7 @@ class DaskExecutor:
 
     @property
     def capacity(self) -> int:
-        return self._slots * self._bundle_size
+        return self._slots * self._bundle_size + len(self._preferring)
 
     @property
     def _slots(self) -> int:
@@ -176,6 +196,7 @@ class DaskExecutor:
             raise ValueError(f"the work pickles to {size}; it travels with each task, at most 1 MiB")
         self._stage = _Stage(self._stage.generation + 1, pickled)
         self._bundle_size = 1
+        self._preferring.clear()
         self._loop.post(self._forget_all)
 
     def log_to(self, folder: Path) -> None:
@@ -184,6 +205,8 @@ class DaskExecutor:
     def submit(self, task: Task) -> None:
         if not self._stage.generation:
             raise RuntimeError("bind(work) comes before submit()")
+        if task.prefers:
+            self._preferring.add(task.key)
         self._loop.post(self._enqueue, _Attempt(task, self._stage))
 
     def wait(self, timeout: float) -> list[Outcome]:
@@ -194,6 +217,7 @@ class DaskExecutor:
                 # Outcomes of an earlier stage that was given up are of no interest to this one.
                 if item is not None and item[0] == self._stage.generation:
                     outcomes.append(item[1])
+                    self._preferring.discard(item[1].key)
                 item = self._outcomes.get_nowait()
         if not outcomes and (reason := self._crew.lost()):
             raise TasksFailed(
@@ -211,7 +235,8 @@ class DaskExecutor:
     def workers(self) -> list[dict[str, object]]:
         found: list[dict[str, object]] = []
         for worker in self._crew.workers():
-            found.append({**worker, "task": self._task_of(worker.pop("given"))})
+            name = self._names.get(str(worker["address"]), worker["label"])
+            found.append({**worker, "label": name, "task": self._task_of(worker.pop("given"))})
         return found
 
     def _task_of(self, given: Any) -> str | None:
@@ -234,13 +259,22 @@ class DaskExecutor:
 
     def _enqueue(self, attempt: _Attempt) -> None:
         # What is submitted in one go is looked at together.
-        if not self._queue:
+        if not self._filling:
+            self._filling = True
             asyncio.get_running_loop().call_soon(self._fill_slots)
-        self._queue.append(attempt)
+        key, address = attempt.task.key, self._addresses.get(attempt.task.prefers)
+        if address is None or node_of(address) in self._health.avoided | self._health.failed_on(key):
+            self._queue.append(attempt)
+        else:
+            self._preferred.add(address, attempt)
 
     def _fill_slots(self) -> None:
+        self._filling = False
         while self._queue and self._queue[0].stage.generation <= self._cancelled:
             self._deliver(self._queue.popleft(), None)
+        for attempt in self._preferred.remove(lambda attempt: attempt.stage.generation <= self._cancelled):
+            self._deliver(attempt, None)
+        self._fill_preferred()
         while self._queue and (free := self._slots - len(self._bundles)) > 0:
             allowed = self._allowed(self._queue[0].task.key)
             if allowed is not None and not allowed:
@@ -253,6 +287,35 @@ class DaskExecutor:
             while len(attempts) < size and failed(attempts[0].task.key) == failed(self._queue[0].task.key):
                 attempts.append(self._queue.popleft())
             self._send(attempts, allowed)
+
+    def _fill_preferred(self) -> None:
+        while self._preferred and (found := self._preferred.next(self._under_way(), self._bundle_size)):
+            self._send(found[1], None, found[0])
+        if self._preferred and self._relief is None and 0 in self._under_way().values():
+            self._relief = asyncio.get_running_loop().call_later(_IDLE_SECONDS, self._relieve)
+
+    def _under_way(self) -> dict[str, int]:
+        """How many bundles each worker has that were sent to it by name."""
+        homes = Counter(bundle.home for bundle in self._bundles.values())
+        return {address: homes[address] for address in self._usable}
+
+    def _relieve(self) -> None:
+        """Workers that have nothing to do take what others have not begun."""
+        self._relief = None
+        for address, count in self._under_way().items():
+            if count or any(bundle.home is None for bundle in self._bundles.values()):
+                continue
+            if attempts := self._preferred.relieve(self._bundle_size):
+                self._send(attempts, None, address)
+
+    def _find_workers(self) -> None:
+        """Looks who is there; nobody prefers those who left."""
+        labels = {str(worker["address"]): str(worker["label"]) for worker in self._crew.workers()}
+        usable = self._crew.usable()
+        self._usable = [address for address in labels if usable is None or address in usable]
+        self._names = {address: name for address, name in self._names.items() if address in self._usable}
+        self._addresses = {(labels | self._names)[address]: address for address in self._usable}
+        self._queue += self._preferred.orphans(self._usable)
 
     def _allowed(self, key: str) -> list[str] | None:
         """Addresses of the workers that may be given a task; None: any. Better a node that fails than none."""
@@ -267,6 +330,7 @@ class DaskExecutor:
 
     def _crew_changed(self) -> None:
         """Tasks for workers that are all gone are for others; those that wait for a worker may find one."""
+        self._find_workers()
         present = {str(worker["address"]) for worker in self._crew.workers()}
         for number, bundle in list(self._bundles.items()):
             if bundle.allowed is not None and not bundle.allowed & present:
@@ -275,7 +339,7 @@ class DaskExecutor:
         self._fill_slots()
         self.wake()
 
-    def _send(self, attempts: list[_Attempt], allowed: list[str] | None) -> None:
+    def _send(self, attempts: list[_Attempt], allowed: list[str] | None, home: str | None = None) -> None:
         numbered = {next(self._numbers): attempt for attempt in attempts}
         number = next(iter(numbered))
         stage = attempts[0].stage
@@ -292,9 +356,11 @@ class DaskExecutor:
             priority=-number,
             resources=self._resources,
             pure=False,
-            workers=allowed,
+            workers=allowed if home is None else [home],
+            # Should it leave before it begins, Dask gives the bundle to another.
+            allow_other_workers=home is not None,
         )
-        bundle = _Bundle(numbered, future, None if allowed is None else frozenset(allowed))
+        bundle = _Bundle(numbered, future, None if allowed is None else frozenset(allowed), home)
         bundle.follower = asyncio.create_task(self._follow(number, bundle))
         self._bundles[number] = bundle
 
@@ -308,6 +374,9 @@ class DaskExecutor:
         for number, outcome in outcomes:
             attempt = bundle.open.pop(number)
             self._suspects.discard(attempt.task.key)
+            if outcome.worker and self._names.get(address) != outcome.worker:
+                self._names[address] = outcome.worker
+                self._find_workers()
             if outcome.records is not None:  # failing may be quicker than working
                 self._measure(outcome.seconds)
             self._deliver(attempt, self._weighed(outcome, node_of(address)))
@@ -408,6 +477,8 @@ class DaskExecutor:
 
     def _forget_all(self) -> None:
         self._queue.clear()
+        self._preferred.clear()
+        self._find_workers()
         for number in list(self._bundles):
             self._close(number)
         self._suspects.clear()

@@ -122,9 +122,11 @@ class _Drive:
         return self._stop.is_set or self._raised is not None or enough
 
     def _fill_window(self) -> None:
-        for task in self._frontier.take(self._executor.capacity - len(self._in_flight)):
-            self._in_flight.add(task.key)
-            self._executor.submit(task)
+        # Tasks that prefer a worker raise the capacity: they do not fill the places of the others.
+        while tasks := self._frontier.take(self._executor.capacity - len(self._in_flight)):
+            for task in tasks:
+                self._in_flight.add(task.key)
+                self._executor.submit(task)
 
     def _turn(self, timeout: float) -> None:
         """One wait, and everything that follows from what it brought."""

@@ -23,8 +23,9 @@ from typing import Protocol
 from pipeline.errors import PipelineError
 from pipeline.plan.tasks import Record, Task
 
-# A small picklable value, best a frozen dataclass with a ``__call__``. It is unpickled once per worker
-# process and stage, so what it caches on itself lives as long as the stage does.
+# A small picklable value, best a frozen dataclass with a ``__call__``. It is unpickled once per worker process, until
+# work that pickles differently is bound: so what it caches on itself lives as long as the stage does, however often it
+# is bound in it, and goes before other work begins.
 Work = Callable[[Task], list[Record] | Callable[[], list[Record]]]
 
 
@@ -61,7 +62,8 @@ class Executor(Protocol):
 
     @property
     def capacity(self) -> int:
-        """How many tasks to keep submitted at once; may change as workers come and go, never below one."""
+        """How many tasks to keep submitted at once, with those in flight that prefer a worker on top; may change as
+        workers come and go, never below one."""
         ...
 
     def bind(self, work: Work) -> None:

@@ -12,8 +12,9 @@ from pipeline.plan.tasks import Task
 from pipeline.runtime import task_log
 from pipeline.runtime.executor import Outcome, Work, compute_task, describe, worker_name
 
-# The work of the stage this process is in, unpickled once: (topic, generation) and the work.
-_bound: tuple[tuple[str, int], Work] | None = None
+# The work of the stage this process is in, unpickled once: (topic, the pickle) and the work. Bound again, the same
+# work finds what it left here.
+_bound: tuple[tuple[str, bytes], Work] | None = None
 # Tasks of this generation and older ones are not begun any more.
 _refused = 0
 # A worker has two threads; the one whose turn it is computes, the other stores what it computed before.
@@ -75,7 +76,7 @@ def _run(task: Task, blob: bytes, stage: tuple[str, int], announce: Callable[[],
             announce()
             time.sleep(_SUSPECT_SECONDS)
         try:
-            work = _work(blob, stage)
+            work = _work(blob, stage[0])
         except Exception as error:
             return Outcome(
                 task.key, error=f"the work cannot be loaded: {describe(error)}", worker=worker_name()
@@ -84,8 +85,9 @@ def _run(task: Task, blob: bytes, stage: tuple[str, int], announce: Callable[[],
     return store()
 
 
-def _work(blob: bytes, stage: tuple[str, int]) -> Work:
+def _work(blob: bytes, topic: str) -> Work:
     global _bound
-    if _bound is None or _bound[0] != stage:
-        _bound = (stage, pickle.loads(blob))
+    if _bound is None or _bound[0] != (topic, blob):
+        _bound = None  # what the last one kept goes first
+        _bound = ((topic, blob), pickle.loads(blob))
     return _bound[1]

@@ -2,104 +2,29 @@
 
 One interface whether its tiles are stored or computed each time. Vectors and partial sums pass through scratch arrays
 of the store; workers return records. See `pipeline.plan.products` for how a product is cut, and why the same product
-is the same bit for bit whoever computes it.
+is the same bit for bit whoever computes it; `pipeline.plan.shares` for who does, and `pipeline.stages.kept` for what
+stays with them from one product to the next.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
-from ntk.linalg.operator import accumulate_products
 from pipeline.errors import GateError
+from pipeline.plan.gram import gram_array
+from pipeline.plan.kept import kept_tiles
+from pipeline.plan.memory import product_task
 from pipeline.plan.products import Patches
+from pipeline.plan.shares import Patch, measured_speeds, share_out
 from pipeline.plan.tasks import Record, Task
+from pipeline.stages.operator_work import DIAGONAL, PRODUCT, ROWS, ROWS_PRODUCT, OperatorWork
 from pipeline.stages.session import Session
-from pipeline.stages.tiles import ComputedTiles, StoredTiles, Tiles
-from pipeline.stages.worker import Stopwatch, opened, stored_record
+from pipeline.stages.tiles import ComputedTiles, StoredTiles
+from pipeline.stages.worker import Stopwatch, stored_record
 from pipeline.store.scratch import SCRATCH
-
-PRODUCT, ROWS, ROWS_PRODUCT, DIAGONAL = "product", "rows", "rows-product", "diagonal"
-
-
-@dataclass(frozen=True, slots=True)
-class OperatorWork:
-    """One patch of a product, or one side's part of rows or of the diagonal; picklable.
-
-    Arrays, one chunk a side of the patches: vectors (k, n); products (sides, k, n), of which [J, :, I] is K_IJ V_J;
-    rows (m, n); products of m rows (sides, m, m + k), of which [J] is K[rows, J] [E, V]_J, E their unit columns;
-    diagonal (n,).
-    """
-
-    directory: str
-    token: str
-    tiles: Tiles
-    patches: Patches
-
-    def __call__(self, task: Task) -> list[Record]:
-        watch = Stopwatch()
-        kinds = {
-            PRODUCT: self.product,
-            ROWS: self.rows,
-            ROWS_PRODUCT: self.rows_product,
-            DIAGONAL: self.diagonal,
-        }
-        blocks = kinds[task.kind](*task.args)
-        store = opened(self.directory, self.token)
-        return [
-            stored_record(store, name, key, block, watch, task.key)
-            for (name, key), block in zip(task.writes, blocks, strict=True)
-        ]
-
-    def product(self, first: int, second: int, vectors: tuple[Record, Record]) -> list[np.ndarray]:
-        """K_IJ V_J and, off the diagonal, K_IJᵀ V_I, from one reading of the tiles of patch (I, J)."""
-        store, grid, patches = opened(self.directory, self.token), self.tiles.grid, self.patches
-        x_rows, x_columns = (np.ascontiguousarray(store.read_recorded(record)) for record in vectors)
-        into_rows = np.zeros_like(x_rows)
-        into_columns = into_rows if first == second else np.zeros_like(x_columns)
-        top, left = patches.rows(first).start, patches.rows(second).start
-        for (i, j), tile in self.tiles.stream(patches.tiles(first, second)):
-            rows = slice(grid.rows(i).start - top, grid.rows(i).stop - top)
-            columns = slice(grid.rows(j).start - left, grid.rows(j).stop - left)
-            twice = (x_rows[:, rows], into_columns[:, columns]) if i != j else ()
-            accumulate_products(tile, x_columns[:, columns], into_rows[:, rows], *twice)
-        return [into_rows[None]] if first == second else [into_rows[None], into_columns[None]]
-
-    def rows(self, side: int, indices: Record, inputs: Record | None) -> list[np.ndarray]:
-        """K[indices, side]."""
-        store = opened(self.directory, self.token)
-        chosen = store.read_recorded(indices)
-        x = None if inputs is None else store.read_recorded(inputs)
-        found = [self.tiles.entries(chosen, x, block) for block in self.patches.blocks(side)]
-        return [np.concatenate(found, axis=1).astype(np.float64, copy=False)]
-
-    def rows_product(
-        self, side: int, indices: Record, inputs: Record | None, vectors: Record
-    ) -> list[np.ndarray]:
-        """K[indices, side] times the side of the unit columns of these indices and of V."""
-        store, grid, start = (
-            opened(self.directory, self.token),
-            self.tiles.grid,
-            self.patches.rows(side).start,
-        )
-        chosen, v = store.read_recorded(indices), store.read_recorded(vectors)
-        x = None if inputs is None else store.read_recorded(inputs)
-        found = np.zeros((len(chosen), len(chosen) + len(v)))
-        for block in self.patches.blocks(side):
-            rows = grid.rows(block)
-            entries = self.tiles.entries(chosen, x, block).astype(np.float64, copy=False)
-            mine = np.flatnonzero((chosen >= rows.start) & (chosen < rows.stop))
-            found[:, mine] = entries[:, chosen[mine] - rows.start]
-            found[:, len(chosen) :] += entries @ v[:, rows.start - start : rows.stop - start].T
-        return [found[None]]
-
-    def diagonal(self, side: int) -> list[np.ndarray]:
-        """The diagonal of K in a side."""
-        found = [self.tiles.tile(block, block).diagonal() for block in self.patches.blocks(side)]
-        return [np.concatenate(found).astype(np.float64)]
 
 
 class GramOperator:
@@ -110,15 +35,27 @@ class GramOperator:
         token: changes with what is in the store, as a stage's fingerprint does.
         tiles: where tiles come from.
         itemsize: bytes of an entry of a tile.
+
+    Attributes:
+        read: tiles that workers did not have, and read or computed for a product, so far.
     """
 
     def __init__(self, session: Session, token: str, tiles: StoredTiles | ComputedTiles, itemsize: int):
         self._session = session
         self._tiles = tiles
+        self._itemsize = itemsize
         self._patches = Patches.of(tiles.grid, itemsize)
-        self._work = OperatorWork(str(session.directory), token, tiles, self._patches)
+        self._work = OperatorWork(str(session.directory), token, tiles, self._patches, itemsize)
         self._folder = f"{SCRATCH}/{tiles.kernel}"
         self._spec = tiles.spec if isinstance(tiles, ComputedTiles) else None
+        self._products = self.read = 0
+        # Who did which patch of the last product, how much there is to do in each, and how fast everybody is.
+        self._owners: dict[Patch, str] = {}
+        self._effort = {
+            patch: float(sum(tiles.grid.entries(i, j) for i, j in self._patches.tiles(*patch)))
+            for patch in self._patches.upper()
+        }
+        self._speeds: dict[str, float] = {}
 
     @property
     def n(self) -> int:
@@ -156,16 +93,20 @@ class GramOperator:
         patches, width = self._patches, len(x)
         into, sent = f"{self._folder}/products-{width}", self._send(f"vectors-{width}", x)
         self._create(into, (patches.sides, width, self.n), (1, width, patches.rows_per_side))
+        self._products += 1
+        owners, keep = self._shared_out(), self._kept(width)
         tasks = [
             Task(
                 f"{PRODUCT}/{i}.{j}",
                 PRODUCT,
-                (i, j, (sent[i], sent[j])),
+                (i, j, (sent[i], sent[j]), self._products, keep),
                 writes=((into, (j, 0, i)),) if i == j else ((into, (j, 0, i)), (into, (i, 0, j))),
+                prefers=owners.get((i, j), ""),
             )
             for i, j in patches.upper()
         ]
         parts = {record.key: record for record in self._session.collect(tasks, self._work)}
+        self._learn({(i, j): parts[j, 0, i] for i, j in patches.upper()})
         product = np.zeros_like(x, order="C")
         for side in range(patches.sides):
             for other in range(patches.sides):  # always in this order: sums of floats depend on it
@@ -244,6 +185,30 @@ class GramOperator:
             for side in range(self._patches.sides)
         ]
         return np.concatenate(self._collected(tasks))
+
+    def _shared_out(self) -> dict[Patch, str]:
+        """Who shall do which patch; nobody in particular in a first product, or where there is but one worker."""
+        present = [str(worker["label"]) for worker in self._session.executor.workers()]
+        if not self._owners or len(present) < 2:
+            return {}
+        usual = sum(self._speeds.values()) / len(self._speeds)
+        speeds = {worker: self._speeds.get(worker, usual) for worker in present}
+        return share_out(self._effort, speeds, self._owners)
+
+    def _learn(self, done: dict[Patch, Record]) -> None:
+        """What the records of a product say of who did what."""
+        self._owners = {patch: record.worker for patch, record in done.items()}
+        times = {patch: (record.worker, record.seconds) for patch, record in done.items()}
+        self._speeds = measured_speeds(self._effort, times, self._speeds)
+        self.read += sum(record.note["tiles_read"] for record in done.values())
+
+    def _kept(self, width: int) -> int:
+        """Tiles that a worker may keep during products with so many vectors."""
+        if self._spec is not None or self._session.store.is_mapped(gram_array(self._tiles.kernel)):
+            return 0
+        grid, itemsize = self._tiles.grid, self._itemsize
+        need = product_task(grid.tile, self._patches.rows_per_side, width, itemsize=itemsize)
+        return kept_tiles(grid, itemsize, need.total, self._session.resources)
 
     def _rows_wanted(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
         chosen = np.asarray(indices, np.int64)

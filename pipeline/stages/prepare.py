@@ -127,5 +127,7 @@ def _plan(config: RunConfig, spec: KernelSpec, sizes: data.Sizes, resources: Res
         kernels=len(config.kernel.get),
         itemsize=spec.itemsize,
     )
-    stored = rundir.resolved(place(config.out))
-    return make_plan(config, problem, resources, tile=None if stored is None else stored.get("tile"))
+    out = place(config.out)
+    stored, mapped = rundir.resolved(out), isinstance(out, Path) and config.gram.compression == "none"
+    tile = None if stored is None else stored.get("tile")
+    return make_plan(config, problem, resources, tile=tile, mapped=mapped)

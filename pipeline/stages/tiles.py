@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol
@@ -20,6 +20,8 @@ AHEAD = 2
 
 Tile = tuple[int, int]
 
+Stream = Generator[tuple[Tile, np.ndarray], None, None]
+
 
 class Tiles(Protocol):
     """A source of upper tiles; picklable, so that workers have it too."""
@@ -31,7 +33,7 @@ class Tiles(Protocol):
         """Tile (i, j), i ≤ j, of its valid shape, float64 or float32; not to be changed."""
         ...
 
-    def stream(self, keys: Iterable[Tile]) -> Iterator[tuple[Tile, np.ndarray]]:
+    def stream(self, keys: Iterable[Tile]) -> Stream:
         """These tiles in this order."""
         ...
 
@@ -53,7 +55,7 @@ class StoredTiles:
     def tile(self, i: int, j: int) -> np.ndarray:
         return opened(self.directory, self.token).view(gram_array(self.kernel), (i, j))
 
-    def stream(self, keys: Iterable[Tile]) -> Iterator[tuple[Tile, np.ndarray]]:
+    def stream(self, keys: Iterable[Tile]) -> Stream:
         return ahead(self.tile, keys)
 
     def entries(self, rows: np.ndarray, x: np.ndarray | None, block: int) -> np.ndarray:
@@ -82,7 +84,7 @@ class ComputedTiles:
         kernel = self.spec.build(self.grid.tile)
         return kernel(self.inputs(i), None if i == j else self.inputs(j))[self.kernel]
 
-    def stream(self, keys: Iterable[Tile]) -> Iterator[tuple[Tile, np.ndarray]]:
+    def stream(self, keys: Iterable[Tile]) -> Stream:
         return ((key, self.tile(*key)) for key in keys)
 
     def entries(self, rows: np.ndarray, x: np.ndarray | None, block: int) -> np.ndarray:
@@ -108,8 +110,11 @@ ROWS_MULTIPLE = 64
 """Requests for rows are rounded up to this, so that few kernels are compiled."""
 
 
-def ahead(read: Callable[[int, int], np.ndarray], keys: Iterable[Tile]) -> Iterator[tuple[Tile, np.ndarray]]:
+def ahead(read: Callable[[int, int], np.ndarray], keys: Iterable[Tile]) -> Stream:
     """`read` of each key in order, the next `AHEAD` of them by a thread meanwhile."""
+    keys = list(keys)
+    if not keys:
+        return
     waiting: deque[tuple[Tile, Future[np.ndarray]]] = deque()
     with ThreadPoolExecutor(1, "read-ahead") as pool:
         try:

@@ -73,6 +73,10 @@ class ArrayReader:
                 ) from error
         return array
 
+    def is_mapped(self, name: str) -> bool:
+        """Whether `view` gives pages of an array's files, which the system keeps as long as it has room."""
+        return isinstance(self._root, Path) and is_plain(self.array(name))
+
     def forget(self, name: str) -> None:
         """Read the array's metadata anew the next time."""
         self._arrays.pop(name, None)

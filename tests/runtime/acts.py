@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipeline.errors import GateError, PipelineError
@@ -100,3 +100,18 @@ class Unloadable:
 
     def __reduce__(self):
         return (int, ("not a number",))
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Says how many tasks it has seen; travels without what it saw."""
+
+    name: str
+    seen: list[int] = field(default_factory=list, compare=False)
+
+    def __call__(self, task: Task) -> list[Record]:
+        self.seen.append(task.args[0])
+        return [record(task, len(self.seen))]
+
+    def __reduce__(self):
+        return (Memory, (self.name,))

@@ -1,0 +1,72 @@
+"""Who does which patch of the products of an iteration: the one who did it last, so that its tiles stay there.
+
+Only time and traffic depend on it, never a number.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+
+TOLERATED = 0.1
+"""Patches change their workers only when one of them would take longer than all together need by more than this share:
+their tiles have to be read again."""
+
+Patch = tuple[int, int]
+
+
+def share_out(
+    work: Mapping[Patch, float], speeds: Mapping[str, float], before: Mapping[Patch, str]
+) -> dict[Patch, str]:
+    """A worker for every patch.
+
+    Patches stay where they were. Those whose worker left go, the largest first, to whoever would be done with them
+    first; then, unless all is well balanced, patches move from the worker that would be done last to the one that would
+    be done first: to one who has just come, or is faster than it was taken to be.
+
+    Args:
+        work: of each patch, in any unit.
+        speeds: of the workers that are there, in that unit a second; at least one.
+        before: workers of the last product, present or not.
+    """
+    owners = {patch: before[patch] for patch in work if before.get(patch) in speeds}
+    seconds = dict.fromkeys(speeds, 0.0)
+    for patch, worker in owners.items():
+        seconds[worker] += work[patch] / speeds[worker]
+
+    def after(worker: str, patch: Patch) -> float:
+        return seconds[worker] + work[patch] / speeds[worker]
+
+    for patch in sorted(work.keys() - owners.keys(), key=lambda patch: (-work[patch], patch)):
+        worker = min(speeds, key=lambda worker: (after(worker, patch), worker))
+        owners[patch] = worker
+        seconds[worker] = after(worker, patch)
+    balanced = (1 + TOLERATED) * sum(work.values()) / sum(speeds.values())
+    while True:
+        last, first = max(seconds, key=seconds.__getitem__), min(seconds, key=seconds.__getitem__)
+
+        def worst(patch: Patch, last: str = last, first: str = first) -> float:
+            return max(seconds[last] - work[patch] / speeds[last], after(first, patch))
+
+        if seconds[last] <= balanced:
+            return owners
+        held = [patch for patch, worker in owners.items() if worker == last]
+        patch = min(held, key=lambda patch: (worst(patch), patch), default=None)
+        if patch is None or worst(patch) > (1 - 1e-9) * seconds[last]:
+            return owners
+        seconds[last] -= work[patch] / speeds[last]
+        seconds[first] = after(first, patch)
+        owners[patch] = first
+
+
+def measured_speeds(
+    work: Mapping[Patch, float], done: Mapping[Patch, tuple[str, float]], before: Mapping[str, float]
+) -> dict[str, float]:
+    """Work a second of each worker, from who did which patch in how many seconds and what was measured before: half of
+    each, since one product is a short time to judge by."""
+    totals: defaultdict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
+    for patch, (worker, seconds) in done.items():
+        totals[worker][0] += work[patch]
+        totals[worker][1] += seconds
+    found = {worker: amount / max(seconds, 1e-9) for worker, (amount, seconds) in totals.items()}
+    return dict(before) | {worker: (speed + before.get(worker, speed)) / 2 for worker, speed in found.items()}
