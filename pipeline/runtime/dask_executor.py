@@ -15,7 +15,7 @@ order in which they were submitted, so it is the oldest one without an outcome. 
 may have died between finishing a task and saying so. Therefore all of them are suspects from now on, and
 when a worker begins a suspect it says so first, and waits until that must have been heard.
 
-**Preferences.** A task that prefers a worker goes there, while that worker has at most ``_PREFERRED_AHEAD`` bundles; what
+**Preferences.** A task that prefers a worker goes there, while that has at most ``_PREFERRED_AHEAD`` bundles; what
 it has not been given goes to another that has had nothing to do for ``_IDLE_SECONDS`` (see ``preferred``). A worker
 that left is preferred by nobody.
 
