@@ -14,6 +14,9 @@ from pipeline.plan.tiles import TileGrid
 SHARES = 1.5
 """A worker may keep so many equal shares of a matrix: some are faster than others, and some leave."""
 
+ROOM = 0.9
+"""Share of the memory beside a product that tiles may take: an allocator does not fill every gap."""
+
 
 def kept_tiles(grid: TileGrid, itemsize: int, need: int, resources: Resources) -> int:
     """Tiles that a worker may keep beside what a product needs (`need` bytes).
@@ -22,5 +25,5 @@ def kept_tiles(grid: TileGrid, itemsize: int, need: int, resources: Resources) -
     """
     if resources.kind == "serial":
         return 0
-    room = (resources.memory - need) // (grid.tile**2 * itemsize)
-    return max(0, min(room, grid.count, math.ceil(SHARES * grid.count / resources.workers)))
+    room = ROOM * (resources.memory - need) / (grid.tile**2 * itemsize)
+    return max(0, min(int(room), grid.count, math.ceil(SHARES * grid.count / resources.workers)))

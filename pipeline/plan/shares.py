@@ -42,21 +42,20 @@ def share_out(
         owners[patch] = worker
         seconds[worker] = after(worker, patch)
     balanced = (1 + TOLERATED) * sum(work.values()) / sum(speeds.values())
-    while True:
-        last, first = max(seconds, key=seconds.__getitem__), min(seconds, key=seconds.__getitem__)
-
-        def worst(patch: Patch, last: str = last, first: str = first) -> float:
-            return max(seconds[last] - work[patch] / speeds[last], after(first, patch))
-
-        if seconds[last] <= balanced:
-            return owners
-        held = [patch for patch, worker in owners.items() if worker == last]
-        patch = min(held, key=lambda patch: (worst(patch), patch), default=None)
-        if patch is None or worst(patch) > (1 - 1e-9) * seconds[last]:
-            return owners
+    while seconds[last := max(seconds, key=seconds.__getitem__)] > balanced:
+        first = min(seconds, key=seconds.__getitem__)
+        ends = {
+            patch: max(seconds[last] - work[patch] / speeds[last], after(first, patch))
+            for patch, worker in owners.items()
+            if worker == last
+        }
+        patch = min(ends, key=lambda patch: (ends[patch], patch))
+        if ends[patch] > (1 - 1e-9) * seconds[last]:
+            break
         seconds[last] -= work[patch] / speeds[last]
         seconds[first] = after(first, patch)
         owners[patch] = first
+    return owners
 
 
 def measured_speeds(

@@ -49,6 +49,7 @@ class GramOperator:
         self._folder = f"{SCRATCH}/{tiles.kernel}"
         self._spec = tiles.spec if isinstance(tiles, ComputedTiles) else None
         self._products = self.read = 0
+        self._created: set[str] = set()
         # Who did which patch of the last product, how much there is to do in each, and how fast everybody is.
         self._owners: dict[Patch, str] = {}
         self._effort = {
@@ -247,7 +248,10 @@ class GramOperator:
     def _create(
         self, name: str, shape: tuple[int, ...], chunks: tuple[int, ...], dtype: str = "float64"
     ) -> None:
-        self._session.store.create(name, shape, chunks, dtype, fingerprint="")
+        # Looking what is there is a request to a bucket, and nobody else makes these.
+        if name not in self._created:
+            self._session.store.create(name, shape, chunks, dtype, fingerprint="")
+            self._created.add(name)
 
     def _stored(self, name: str, key: tuple[int, ...], block: np.ndarray) -> Record:
         return stored_record(self._session.store, name, key, block, Stopwatch())

@@ -189,13 +189,14 @@ def streaming(
     rows: Annotated[int, typer.Option(min=64, help="Rows of the matrix.")] = 16384,
     tile: Annotated[int, typer.Option(min=64, help="Rows of a tile.")] = 2048,
     columns: Annotated[list[int] | None, typer.Option(help="Vectors of a product; may be repeated.")] = None,
+    compression: Annotated[str, typer.Option(help="Of the tiles: none, lz4 or zstd.")] = "none",
     repeats: Repeats = 3,
     as_json: Json = False,
 ) -> None:
     """Products with a stored float32 Gram matrix, against reading the same chunks with nothing done to them."""
     from scripts.benchmarks.streaming import measure
 
-    report.show(measure(rows, tile, tuple(columns or (1, 10)), repeats), as_json)
+    report.show(measure(rows, tile, tuple(columns or (1, 10)), compression, repeats), as_json)
 
 
 @solving.command()

@@ -44,12 +44,14 @@ class ReadWork:
         return []
 
 
-def measure(rows: int, tile: int, columns: tuple[int, ...], repeats: int) -> dict[str, Any]:
-    """Seconds and bytes a second of reading and of products, after one pass that warms the page cache."""
+def measure(rows: int, tile: int, columns: tuple[int, ...], compression: str, repeats: int) -> dict[str, Any]:
+    """Bytes of stored values a second, as they lie in memory, of reading and of products one after the other; the first
+    of each kind, which warms caches, does not count."""
     rng = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as folder:
         kernel = {"architecture": runs.RELU3, "precision": "float32"}
-        options = {"kernel": kernel, "gram": {"tile": tile}, "spectrum": {"method": "none"}}
+        gram = {"tile": tile, "compression": compression}
+        options = {"kernel": kernel, "gram": gram, "spectrum": {"method": "none"}}
         ready = runs.prepared(Path(folder), rng.standard_normal((rows, 2)), runs.chosen_cluster(), **options)
         with runs.session(ready) as session:
             nbytes = fill(session, rng)
@@ -71,26 +73,25 @@ def measure(rows: int, tile: int, columns: tuple[int, ...], repeats: int) -> dic
             for k in columns:
                 vectors = rng.standard_normal((rows, k))
                 cases[f"product, {k} columns"] = lambda vectors=vectors: operator.matvec(vectors)
-            seconds: dict[str, list[float]] = {name: [] for name in cases}
-            for repeat in range(repeats + 1):
-                for name, case in cases.items():
+            rates: dict[str, float] = {}
+            for name, case in cases.items():
+                case()
+                walls, before = [], operator.read
+                for _ in range(repeats):
                     began = time.perf_counter()
                     case()
-                    if repeat:
-                        seconds[name].append(time.perf_counter() - began)
-            for name, walls in seconds.items():
-                result[f"{name}: GB/s"] = nbytes / report.median(walls) / 1e9
-            for name in cases:
+                    walls.append(time.perf_counter() - began)
+                result[f"{name}: GB/s"] = rates[name] = nbytes / report.median(walls) / 1e9
                 if name.startswith("product"):
+                    result[f"{name}: tiles read in each"] = (operator.read - before) / repeats
                     for base in ("read plain", "read checked"):
-                        ratios = [b / a for a, b in zip(seconds[name], seconds[base], strict=True)]
-                        result[f"{name} / {base}"] = report.median(ratios)
+                        result[f"{name} / {base}"] = rates[name] / rates[base]
             result["peak MB per worker"] = session.peak_memory / 1e6
     return result
 
 
 def fill(session: Session, rng: np.random.Generator) -> int:
-    """Store random tiles where the Gram matrix would be; returns their bytes."""
+    """Store random tiles where the Gram matrix would be; returns the bytes of their values."""
     name, grid = gram_array("ntk"), session.grid
     session.create(
         name,
@@ -98,9 +99,10 @@ def fill(session: Session, rng: np.random.Generator) -> int:
         (grid.tile, grid.tile),
         fingerprint=fingerprint(session.identity),
         dtype="float32",
+        compression=session.config.gram.compression,
     )
     block = rng.standard_normal((grid.tile, grid.tile), dtype=np.float32)
     for i, j in grid.upper():
         tile = np.roll(block, (i, j), (0, 1))[: grid.size(i), : grid.size(j)]
         session.record([stored_record(session.store, name, (i, j), tile, Stopwatch())])
-    return sum(record.nbytes for record in session.journal.records(name).values())
+    return sum(4 * grid.entries(i, j) for i, j in grid.upper())

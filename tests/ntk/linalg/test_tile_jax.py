@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from ntk.linalg.band_reduction import HostSweep
+from ntk.linalg.operator import HostProduct
 from ntk.linalg.tile_cholesky import HostSteps, NotPositiveDefinite
-from ntk.linalg.tile_jax import DeviceSteps, DeviceSweep
+from ntk.linalg.tile_jax import DeviceProduct, DeviceSteps, DeviceSweep, on_device
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -57,3 +58,23 @@ def test_a_sweep_on_the_device_is_that_on_the_host(first: bool) -> None:
             assert np.allclose(*tiles, rtol=0, atol=1e-13)
     assert sweeps[1].product().dtype == np.float64
     assert np.allclose(sweeps[0].product(), sweeps[1].product(), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_product_on_the_device_is_that_on_the_host(dtype) -> None:
+    """Tiles of both kinds, from the host and on the device already, one of them cut: float64 sums of what they hold."""
+    rng = np.random.default_rng(0)
+    n, blocks = 50, [slice(0, 20), slice(20, 40), slice(40, 50)]
+    a, x = rng.standard_normal((n, n)).astype(dtype), rng.standard_normal((3, n))
+    a += a.T
+    products = HostProduct(x), DeviceProduct(x), DeviceProduct(x)
+    for i, rows in enumerate(blocks):
+        for j, columns in enumerate(blocks[i:], start=i):
+            for product in products:
+                tile = on_device(a[rows, columns]) if product is products[2] else a[rows, columns]
+                product.take(tile, rows, columns, diagonal=i == j)
+    for product in products:
+        found = product.product()
+        assert found.dtype == np.float64 and found.shape == (3, n)
+        np.testing.assert_allclose(found, x @ a.astype(np.float64), rtol=0, atol=1e-12)
+    np.testing.assert_array_equal(products[1].product(), products[2].product())
