@@ -12,7 +12,7 @@ from ntk.linalg.lapack import tridiagonalise
 
 Matrix = NDArray[np.float64]
 
-NARROW = 64
+NARROW = 32
 """A wider band is narrowed to this before it is made tridiagonal by rotations, which do not run at the speed of matrix
 products: n = 4,096, b = 256 on one core takes 13 s by rotations alone, 4 s by way of 64."""
 

@@ -9,7 +9,6 @@ in matrix products of inner size d.
 
 from __future__ import annotations
 
-import functools
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +17,8 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
-from ntk.linalg.band_reduction import Matrix, Reflectors, panel_qr, rank_2b_update, update_factor
+from ntk.linalg import blas
+from ntk.linalg.band_reduction import Matrix, panel_qr, update_factor
 
 SWEEPS_APART = 3
 """A sweep may take its step k when the one before it has taken so many more: step k touches no column beyond those of
@@ -105,27 +105,21 @@ def _eliminate(work: Matrix, rows: slice, columns: slice, n: int) -> None:
     q, r = panel_qr(block)
     block[:] = 0
     block[: len(r)] = r
-    # From the left on what stands between the columns and the rows.
+    v = q.v
+    x = np.matmul(v, q.t, out=np.empty_like(v))
+    # From the left on what stands between the columns and the rows: Qᵀ Z = Z − V (Xᵀ Z).
     between = slice(columns.stop, rows.start)
     if between.stop > between.start:
-        _apply_transposed(q, _block(work, rows, between))
-    square = _block(work, rows, rows)
-    lower = _lower(len(square))
+        z = _block(work, rows, between)
+        blas.gemm(v, (x.T @ z).T, z, trans_a=False, trans_b=True)
     # Above the main diagonal the view shows entries of other columns.
-    diagonal = np.where(lower, square, square.T)
-    x = q.v @ q.t
-    w = update_factor(q.v, x, diagonal @ x)
-    rank_2b_update(diagonal, (q.v, w), (q.v, w))
-    np.copyto(square, diagonal, where=lower)
+    square, y = _block(work, rows, rows), np.empty_like(v)
+    blas.symm(square, x, y, lower=True)
+    blas.syr2k(v, np.asfortranarray(update_factor(v, x, y)), square, lower=True)
     below = slice(rows.stop, min(rows.stop + len(work) // 2, n))
     if below.stop > below.start:
         under = _block(work, below, rows)
-        under -= (under @ x) @ q.v.T
-
-
-def _apply_transposed(q: Reflectors, block: Matrix) -> None:
-    """Z ← Qᵀ Z."""
-    block -= q.v @ (q.t.T @ (q.v.T @ block))
+        blas.gemm(np.asfortranarray(under @ x), v, under, trans_a=False, trans_b=True)
 
 
 def _block(work: Matrix, rows: slice, columns: slice) -> Matrix:
@@ -134,8 +128,3 @@ def _block(work: Matrix, rows: slice, columns: slice) -> Matrix:
     item = work.itemsize
     origin = work[rows.start - columns.start :, columns.start :]
     return as_strided(origin, shape, (item, (len(work) - 1) * item))
-
-
-@functools.lru_cache(maxsize=4)
-def _lower(size: int) -> NDArray[np.bool_]:
-    return np.asfortranarray(np.tri(size, dtype=bool))

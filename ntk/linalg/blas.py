@@ -1,11 +1,12 @@
-"""The four kernels of a blocked factorisation, in place and without the interpreter lock.
+"""The kernels of blocked factorisations, in place and without the interpreter lock.
 
 SciPy's Python wrappers of BLAS and LAPACK hold the lock while they compute, so that no thread can read or write a tile
 meanwhile. The same routines are exported for Cython (`scipy.linalg.cython_blas`, `cython_lapack`); called through
 ctypes they let go of it.
 
-Arrays are float32 or float64, two-dimensional and Fortran-contiguous, all of one dtype; that is the caller's to see to
-(`ntk.linalg.tile_cholesky` does). Shapes are checked, because BLAS would write beyond the end.
+Arrays are float32 or float64, two-dimensional, in Fortran order with contiguous columns (these may lie apart), all of
+one dtype; that is the caller's to see to (`ntk.linalg.tile_cholesky` does). Shapes are checked, because BLAS would write
+beyond the end.
 """
 
 from __future__ import annotations
@@ -45,6 +46,30 @@ def syrk(a: Array, c: Array, *, trans: bool, lower: bool) -> None:
         call(
             _flag("L" if lower else "U"), _flag("T" if trans else "N"), byref(integer(n)), byref(integer(k)),
             byref(real(-1)), *_matrix(a, integer), byref(real(1)), *_matrix(c, integer),
+        )  # fmt: skip
+
+
+def syr2k(a: Array, b: Array, c: Array, *, lower: bool) -> None:
+    """C ← C − A Bᵀ − B Aᵀ on one triangle of C."""
+    n, k = a.shape
+    _require(b.shape == a.shape and c.shape == (n, n), "syr2k", a, b, c)
+    if c.size:
+        call, integer, real = _routine("syr2k", c.dtype)
+        call(
+            _flag("L" if lower else "U"), _flag("N"), byref(integer(n)), byref(integer(k)),
+            byref(real(-1)), *_matrix(a, integer), *_matrix(b, integer), byref(real(1)), *_matrix(c, integer),
+        )  # fmt: skip
+
+
+def symm(a: Array, b: Array, c: Array, *, lower: bool) -> None:
+    """C ← A B for a symmetric A, of which one triangle is read."""
+    m, n = b.shape
+    _require(a.shape == (m, m) and c.shape == (m, n), "symm", a, b, c)
+    if c.size:
+        call, integer, real = _routine("symm", c.dtype)
+        call(
+            _flag("L"), _flag("L" if lower else "U"), byref(integer(m)), byref(integer(n)),
+            byref(real(1)), *_matrix(a, integer), *_matrix(b, integer), byref(real(0)), *_matrix(c, integer),
         )  # fmt: skip
 
 
@@ -101,7 +126,9 @@ def _flag(letter: str) -> Any:
 
 def _matrix(array: Array, integer: Any) -> tuple[int, Any]:
     """Address and leading dimension, as every routine takes them."""
-    return array.ctypes.data, byref(integer(max(1, array.shape[0])))
+    rows, columns = array.shape
+    leading = array.strides[1] // array.itemsize if columns > 1 else rows
+    return array.ctypes.data, byref(integer(max(1, leading)))
 
 
 def _require(fits: bool, routine: str, *arrays: Array) -> None:

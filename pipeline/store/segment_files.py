@@ -49,11 +49,14 @@ class GrowingFile:
         self._file: int | None = None
         self._length = 0
 
-    def append(self, data: bytes) -> None:
-        """Append lines; they are on the disk when this returns, and cut off again when it raises OSError."""
+    def append(self, data: bytes, *, flush: bool = True) -> None:
+        """Append lines; they are on the disk when this returns (without `flush`, with the system, which survives the
+        death of this process), and cut off again when it raises OSError."""
         try:
             file = self._open() if self._file is None else self._file
             self._write(file, data)
+            if flush:
+                os.fsync(file)
         except OSError as error:
             self._take_back(error)
             raise
@@ -75,7 +78,6 @@ class GrowingFile:
         rest = memoryview(data)
         while rest:
             rest = rest[os.write(file, rest) :]
-        os.fsync(file)
 
     def _take_back(self, error: OSError) -> None:
         """After a failed flush the kernel may have dropped pages that look written: this segment is not to be trusted

@@ -68,9 +68,10 @@ class GrowingObject:
         self._block = 0
         self._content = b""
 
-    def append(self, data: bytes) -> None:
-        """Append lines; they are in the store when this returns. When it raises OSError they may be there all the same,
-        as after an answer that was lost; what they say is true."""
+    def append(self, data: bytes, *, flush: bool = True) -> None:
+        """Append lines; they are in the store when this returns, `flush` or not. When it raises OSError they may be
+        there all the same, as after an answer that was lost; what they say is true."""
+        del flush
         if len(self._content) >= BLOCK_BYTES:
             self._block, self._content = self._block + 1, b""
         before, content = len(self._content), self._content + data

@@ -12,14 +12,17 @@ from pipeline.store.faults import disk_error
 from pipeline.store.journal import segments_at
 from pipeline.store.layout import RunLayout
 from pipeline.store.place import Place
+from pipeline.store.scratch import is_flushed
 from pipeline.store.segments import encode_lines
 
 
 class JournalWriter:
     """Appends entries to a segment of its own, made at the first append. Made by ``Journal.writer``.
 
-    When an append returns, its entries are on the disk. When it raises, they are cut off again (and half a
-    line would fail its checksum; in a bucket they may stay, which harms nothing), and the writer is closed.
+    When an append returns, its entries are on the disk; those about passing arrays (`pipeline.store.scratch`) like the
+    chunks they tell of: safe from the death of the process, not from a power cut. When it raises, they are cut off
+    again (and half a line would fail its checksum; in a bucket they may stay, which harms nothing), and the writer is
+    closed.
 
     Args:
         directory: the run directory.
@@ -47,13 +50,15 @@ class JournalWriter:
         self.close()
 
     def append(self, records: Iterable[Record]) -> None:
-        """Append records, flushed to disk once for all of them.
+        """Append records, flushed to disk once for all of them (unless all are of passing arrays).
 
         Raises:
             InputError: the disk refuses (path, cause and remedy in the message), or the guard does.
             ValueError: the writer is closed.
         """
-        self._append([record.to_json() for record in records])
+        records = list(records)
+        flush = any(is_flushed(record.array) for record in records)
+        self._append([record.to_json() for record in records], flush=flush)
 
     def stage(self, name: str, fingerprint: str, status: str, metrics: dict[str, Any] | None = None) -> None:
         """Append what a stage has to say about itself (``StageRecord``). Raises as ``append``."""
@@ -74,18 +79,17 @@ class JournalWriter:
         self._append([entry])
 
     def invalidate_chunks(self, chunks: Mapping[str, Iterable[tuple[int, ...]]]) -> None:
-        """From here on, no earlier record counts of these chunks of these arrays; flushed to disk once for all. Raises
-        as ``append``."""
-        self._append([
-            {"invalid": array, "keys": [list(key) for key in keys]} for array, keys in chunks.items()
-        ])  # fmt: skip
+        """From here on, no earlier record counts of these chunks of these arrays; flushed to disk as by ``append``, and
+        raises as that."""
+        entries = [{"invalid": array, "keys": [list(key) for key in keys]} for array, keys in chunks.items()]
+        self._append(entries, flush=any(map(is_flushed, chunks)))
 
     def close(self) -> None:
         """Close the segment; nothing can be appended after that."""
         self._closed = True
         self._segment.close()
 
-    def _append(self, entries: list[dict[str, Any]]) -> None:
+    def _append(self, entries: list[dict[str, Any]], *, flush: bool = True) -> None:
         if self._closed:
             raise ValueError(f"{self._path}: the journal writer is closed")
         if not entries:
@@ -94,7 +98,7 @@ class JournalWriter:
             self._guard()
         data = encode_lines(entries)
         try:
-            self._segment.append(data)
+            self._segment.append(data, flush=flush)
         except OSError as error:
             self.close()
             raise disk_error(error, self._path, "append to the journal") from error

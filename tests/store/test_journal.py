@@ -49,6 +49,21 @@ def test_what_was_appended_is_read_back(tmp_path):
     assert journal.damaged == ()
 
 
+def test_what_passes_is_not_flushed_and_what_stays_is(tmp_path, monkeypatch):
+    flushed = []
+    monkeypatch.setattr(os, "fsync", lambda file: flushed.append(os.fstat(file).st_size))
+    with Journal(tmp_path).writer() as writer:
+        writer.append([record()])
+        before = len(flushed)
+        writer.append([record(array="passing/x")])
+        writer.invalidate_chunks({"passing/x": [(0, 0)]})
+        assert len(flushed) == before
+        writer.append([record(array="passing/x"), record((0, 1))])
+        # A flush is of the file: what was written before is in it.
+        assert flushed[before:] == [segment_of(tmp_path).stat().st_size]
+    assert Journal(tmp_path).load().arrays() == ["gram/ntk", "passing/x"]
+
+
 def test_no_journal_is_an_empty_one(tmp_path):
     journal = Journal(tmp_path / "nowhere").load()
     assert journal.arrays() == []
