@@ -11,6 +11,7 @@ from zarr.storage import LocalStore
 
 from pipeline.store.faults import disk_error
 from pipeline.store.files import PARTIAL, sync_directory
+from pipeline.store.format import FLAT
 from pipeline.store.local import DurableStore
 from pipeline.store.mapped import Identity, ask_for, identity, mapped
 from pipeline.store.scratch import is_flushed
@@ -63,13 +64,15 @@ class LocalTree:
 
     def arrays(self) -> list[str]:
         folders = (file.parent for file in self.root.rglob("zarr.json"))
-        return sorted(str(folder.relative_to(self.root)) for folder in folders if (folder / "c").is_dir())
+        return sorted(str(folder.relative_to(self.root)) for folder in folders if _has_chunks(folder))
 
     def chunks(self, name: str) -> Iterator[tuple[str, ...]]:
         root = self.root / name / "c"
         for directory, _, files in os.walk(root):
             above = Path(directory).relative_to(root).parts
             yield from ((*above, file) for file in files)
+        for file in (self.root / name).glob(f"c{FLAT}*"):
+            yield tuple(file.name.split(FLAT)[1:])
 
     def sweep(self) -> int:
         leftovers = list(self.root.rglob(f"*{PARTIAL}"))
@@ -79,3 +82,7 @@ class LocalTree:
             except OSError as error:
                 raise disk_error(error, path, "remove an unfinished file") from error
         return len(leftovers)
+
+
+def _has_chunks(folder: Path) -> bool:
+    return (folder / "c").is_dir() or any(folder.glob(f"c{FLAT}*"))

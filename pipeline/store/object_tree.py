@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Buffer, Iterator
 from typing import Any
 
@@ -12,7 +13,11 @@ from zarr.core.buffer import BufferPrototype, default_buffer_prototype
 from zarr.storage import ObjectStore
 
 from pipeline.store.bucket import bucket, connect
+from pipeline.store.format import FLAT
 from pipeline.store.place import ObjectPath
+
+_CHUNK = re.compile(rf"(.+?)/c[/{re.escape(FLAT)}].*")
+"""The key of a chunk, from the name of its array on."""
 
 
 class BucketStore(ObjectStore[Any]):
@@ -103,11 +108,13 @@ class ObjectTree:
 
     def arrays(self) -> list[str]:
         keys = self.root.sizes()
-        with_chunks = {key.split("/c/", 1)[0] for key in keys if "/c/" in key}
+        with_chunks = {found[1] for key in keys if (found := _CHUNK.fullmatch(key))}
         return sorted(name for name in with_chunks if f"{name}/zarr.json" in keys)
 
     def chunks(self, name: str) -> Iterator[tuple[str, ...]]:
-        yield from (tuple(key.split("/")) for key in (self.root / name / "c").sizes())
+        for key in (self.root / name).sizes():
+            if key.startswith(("c/", f"c{FLAT}")):
+                yield tuple(key[2:].split(key[1]))
 
     def sweep(self) -> int:
         return 0  # no object is ever half written

@@ -94,6 +94,14 @@ def test_chunks_come_back_as_recorded_and_faults_are_named(bucket) -> None:  # n
     assert store.unrecorded(NAME) == [] and not store.chunk_file(NAME, (0, 1)).exists()
 
 
+def test_chunks_that_pass_are_found(bucket) -> None:  # noqa: F811
+    store, name = open_store(bucket), "passing/steps"
+    store.create(name, (3, 4), (1, 4), "float64", fingerprint="f")
+    store.write(name, (2, 0), np.ones((1, 4)))
+    assert store.unrecorded(name) == [(2, 0)] and store.names() == [name]
+    assert store.adopt(name, (2, 0)) is not None
+
+
 @pytest.mark.parametrize("compression", ["lz4", "zstd"])
 def test_compressed_chunks_come_back(bucket, compression) -> None:  # noqa: F811
     store = open_store(bucket)

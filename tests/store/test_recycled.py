@@ -77,3 +77,17 @@ def test_an_array_may_be_compressed(store: ArrayStore) -> None:
     out = np.empty_like(block)
     store.read_into(NAME, (2, 0, 0), out)
     assert np.array_equal(out, block)
+
+
+def test_chunks_that_pass_lie_in_one_folder_and_are_found(store: ArrayStore) -> None:
+    block = np.ones((1, TILE, TILE))
+    store.write(NAME, (1, 0, 2), block[:, :, : N - 2 * TILE])
+    store.write(NAME, (1, 0, 1), block, spent=(-1, 0, 1))
+    folder = store.directory / "store.zarr" / NAME
+    assert all(path.is_file() for path in folder.iterdir())
+    assert store.unrecorded(NAME) == [(1, 0, 1), (1, 0, 2)]
+    assert NAME in store.names()
+    with store.journal.writer() as writer:
+        store.remove(NAME, writer)
+    assert not any(folder.iterdir())
+    assert NAME not in store.names()
