@@ -9,20 +9,24 @@ in matrix products of inner size d.
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
-from ntk.linalg import blas
-from ntk.linalg.band_reduction import Matrix, panel_qr, update_factor
+from ntk.linalg.bulge import BulgeChaser
 
 SWEEPS_APART = 3
 """A sweep may take its step k when the one before it has taken so many more: step k touches no column beyond those of
 two bulges."""
+
+SLACK = 4
+"""A sweep that has to wait waits for so many steps more: two threads in step would wait at every one."""
+
+ALL = sys.maxsize
 
 
 def narrow(band: NDArray[np.float64], bandwidth: int, *, threads: int = 1) -> NDArray[np.float64]:
@@ -39,19 +43,18 @@ def narrow(band: NDArray[np.float64], bandwidth: int, *, threads: int = 1) -> ND
     b, n, d = len(band) - 1, band.shape[1], bandwidth
     if d >= b:
         return band.copy()
-    # Columns of length 2b: rows i … of column j lie at i + j (2b − 1), so that every block below the diagonal is a
-    # Fortran-ordered matrix in place.
     work = np.zeros((2 * b, n), order="F")
     work[: b + 1] = band
     progress = _Progress(len(range(0, n - d, d)))
 
     def sweeps(first: int) -> None:
+        chaser = BulgeChaser(work, d)
         for sweep in range(first, len(progress.steps), threads):
             for step, (rows, columns) in enumerate(_blocks(sweep, n, b, d)):
                 progress.wait(sweep - 1, step + SWEEPS_APART)
-                _eliminate(work, rows, columns, n)
+                chaser.eliminate(rows, columns)
                 progress.tell(sweep, step + 1)
-            progress.tell(sweep, n)
+            progress.tell(sweep, ALL)
 
     with ThreadPoolExecutor(threads, "narrow") as pool:
         for future in [pool.submit(progress.guarded, sweeps, first) for first in range(threads)]:
@@ -79,7 +82,7 @@ class _Progress:
     def wait(self, sweep: int, steps: int) -> None:
         if sweep >= 0 and self.steps[sweep] < steps:
             with self._changed:
-                self._changed.wait_for(lambda: self.steps[sweep] >= steps or self._failed)
+                self._changed.wait_for(lambda: self.steps[sweep] >= steps + SLACK or self._failed)
         if self._failed:
             raise RuntimeError("another sweep failed")
 
@@ -97,34 +100,3 @@ class _Progress:
                 self._failed = True
                 self._changed.notify_all()
             raise
-
-
-def _eliminate(work: Matrix, rows: slice, columns: slice, n: int) -> None:
-    """Make the block (rows, columns) upper triangular by reflections of `rows`, applied from both sides."""
-    block = _block(work, rows, columns)
-    q, r = panel_qr(block)
-    block[:] = 0
-    block[: len(r)] = r
-    v = q.v
-    x = np.matmul(v, q.t, out=np.empty_like(v))
-    # From the left on what stands between the columns and the rows: Qᵀ Z = Z − V (Xᵀ Z).
-    between = slice(columns.stop, rows.start)
-    if between.stop > between.start:
-        z = _block(work, rows, between)
-        blas.gemm(v, (x.T @ z).T, z, trans_a=False, trans_b=True)
-    # Above the main diagonal the view shows entries of other columns.
-    square, y = _block(work, rows, rows), np.empty_like(v)
-    blas.symm(square, x, y, lower=True)
-    blas.syr2k(v, np.asfortranarray(update_factor(v, x, y)), square, lower=True)
-    below = slice(rows.stop, min(rows.stop + len(work) // 2, n))
-    if below.stop > below.start:
-        under = _block(work, below, rows)
-        blas.gemm(np.asfortranarray(under @ x), v, under, trans_a=False, trans_b=True)
-
-
-def _block(work: Matrix, rows: slice, columns: slice) -> Matrix:
-    """A view of a block that lies below the main diagonal."""
-    shape = rows.stop - rows.start, columns.stop - columns.start
-    item = work.itemsize
-    origin = work[rows.start - columns.start :, columns.start :]
-    return as_strided(origin, shape, (item, (len(work) - 1) * item))

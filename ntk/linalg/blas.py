@@ -4,9 +4,8 @@ SciPy's Python wrappers of BLAS and LAPACK hold the lock while they compute, so 
 meanwhile. The same routines are exported for Cython (`scipy.linalg.cython_blas`, `cython_lapack`); called through
 ctypes they let go of it.
 
-Arrays are float32 or float64, two-dimensional, in Fortran order with contiguous columns (these may lie apart), all of
-one dtype; that is the caller's to see to (`ntk.linalg.tile_cholesky` does). Shapes are checked, because BLAS would write
-beyond the end.
+Arrays are float32 or float64, two-dimensional and Fortran-contiguous, all of one dtype; that is the caller's to see to
+(`ntk.linalg.tile_cholesky` does). Shapes are checked, because BLAS would write beyond the end.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ def gemm(a: Array, b: Array, c: Array, *, trans_a: bool, trans_b: bool) -> None:
     inner, n = b.shape[::-1] if trans_b else b.shape
     _require(inner == k and c.shape == (m, n), "gemm", a, b, c)
     if c.size:
-        call, integer, real = _routine("gemm", c.dtype)
+        call, integer, real = routine("gemm", c.dtype)
         call(
             _flag("T" if trans_a else "N"), _flag("T" if trans_b else "N"),
             byref(integer(m)), byref(integer(n)), byref(integer(k)),
@@ -42,34 +41,10 @@ def syrk(a: Array, c: Array, *, trans: bool, lower: bool) -> None:
     n, k = a.shape[::-1] if trans else a.shape
     _require(c.shape == (n, n), "syrk", a, c)
     if c.size:
-        call, integer, real = _routine("syrk", c.dtype)
+        call, integer, real = routine("syrk", c.dtype)
         call(
             _flag("L" if lower else "U"), _flag("T" if trans else "N"), byref(integer(n)), byref(integer(k)),
             byref(real(-1)), *_matrix(a, integer), byref(real(1)), *_matrix(c, integer),
-        )  # fmt: skip
-
-
-def syr2k(a: Array, b: Array, c: Array, *, lower: bool) -> None:
-    """C ← C − A Bᵀ − B Aᵀ on one triangle of C."""
-    n, k = a.shape
-    _require(b.shape == a.shape and c.shape == (n, n), "syr2k", a, b, c)
-    if c.size:
-        call, integer, real = _routine("syr2k", c.dtype)
-        call(
-            _flag("L" if lower else "U"), _flag("N"), byref(integer(n)), byref(integer(k)),
-            byref(real(-1)), *_matrix(a, integer), *_matrix(b, integer), byref(real(1)), *_matrix(c, integer),
-        )  # fmt: skip
-
-
-def symm(a: Array, b: Array, c: Array, *, lower: bool) -> None:
-    """C ← A B for a symmetric A, of which one triangle is read."""
-    m, n = b.shape
-    _require(a.shape == (m, m) and c.shape == (m, n), "symm", a, b, c)
-    if c.size:
-        call, integer, real = _routine("symm", c.dtype)
-        call(
-            _flag("L"), _flag("L" if lower else "U"), byref(integer(m)), byref(integer(n)),
-            byref(real(1)), *_matrix(a, integer), *_matrix(b, integer), byref(real(0)), *_matrix(c, integer),
         )  # fmt: skip
 
 
@@ -79,7 +54,7 @@ def trsm(a: Array, b: Array, *, right: bool, lower: bool, trans: bool) -> None:
     order = n if right else m
     _require(a.shape == (order, order), "trsm", a, b)
     if b.size:
-        call, integer, real = _routine("trsm", b.dtype)
+        call, integer, real = routine("trsm", b.dtype)
         call(
             _flag("R" if right else "L"), _flag("L" if lower else "U"), _flag("T" if trans else "N"), _flag("N"),
             byref(integer(m)), byref(integer(n)), byref(real(1)), *_matrix(a, integer), *_matrix(b, integer),
@@ -94,17 +69,21 @@ def potrf(a: Array, *, lower: bool) -> int:
     """
     n = a.shape[0]
     _require(a.shape == (n, n), "potrf", a)
-    call, integer, _ = _routine("potrf", a.dtype)
+    call, integer, _ = routine("potrf", a.dtype)
     info = integer(0)
     call(_flag("L" if lower else "U"), byref(integer(n)), *_matrix(a, integer), byref(info))
     return info.value
 
 
+LAPACK = frozenset({"potrf", "geqrt", "lacpy", "laset"})
+"""The routines that are not of BLAS."""
+
+
 @functools.cache
-def _routine(name: str, dtype: np.dtype[Any]) -> tuple[Any, Any, Any]:
-    """The routine for a dtype, and the ctypes of its integers and of its scalars."""
+def routine(name: str, dtype: np.dtype[Any]) -> tuple[Any, Any, Any]:
+    """The routine for a dtype, and the ctypes of its integers and of its scalars. Its arguments are addresses."""
     letter, real = {"float32": ("s", ctypes.c_float), "float64": ("d", ctypes.c_double)}[dtype.name]
-    module = import_module(f"scipy.linalg.cython_{'lapack' if name == 'potrf' else 'blas'}")
+    module = import_module(f"scipy.linalg.cython_{'lapack' if name in LAPACK else 'blas'}")
     capsule = vars(module)["__pyx_capi__"][letter + name]
     # The name of the capsule is the signature in C, as "void (char *, int *, …)".
     signature = _CAPSULE_NAME(capsule)
@@ -126,9 +105,7 @@ def _flag(letter: str) -> Any:
 
 def _matrix(array: Array, integer: Any) -> tuple[int, Any]:
     """Address and leading dimension, as every routine takes them."""
-    rows, columns = array.shape
-    leading = array.strides[1] // array.itemsize if columns > 1 else rows
-    return array.ctypes.data, byref(integer(max(1, leading)))
+    return array.ctypes.data, byref(integer(max(1, array.shape[0])))
 
 
 def _require(fits: bool, routine: str, *arrays: Array) -> None:

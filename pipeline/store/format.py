@@ -23,7 +23,7 @@ from pipeline.store.scratch import is_flushed
 Compression = Literal["none", "lz4", "zstd"]
 
 FLAT = "."
-"""Between the indices of chunks that will be removed soon: 1,400 directories took 2.7 s to remove, their files 0.6 s."""
+"""Between the indices of chunks that will be removed soon: 1,400 directories took 2.7 s to remove, their files 0.6."""
 
 _CONFIG: Any = {"read_missing_chunks": False, "write_empty_chunks": True}
 # Levels at which kernel tiles were measured: more of it costs time and gains nothing on floating-point noise.
