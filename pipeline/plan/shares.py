@@ -8,9 +8,12 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping
 
-TOLERATED = 0.1
+TOLERATED = 0.2
 """Patches change their workers only when one of them would take longer than all together need by more than this share:
 their tiles have to be read again."""
+
+LATEST_WEIGHT = 0.25
+"""Weight of the latest product in the speed of a worker."""
 
 Patch = tuple[int, int]
 
@@ -59,13 +62,28 @@ def share_out(
 
 
 def measured_speeds(
-    work: Mapping[Patch, float], done: Mapping[Patch, tuple[str, float]], before: Mapping[str, float]
+    work: Mapping[Patch, float],
+    done: Mapping[Patch, tuple[str, float]],
+    owners: Mapping[Patch, str],
+    before: Mapping[str, float],
 ) -> dict[str, float]:
-    """Work a second of each worker, from who did which patch in how many seconds and what was measured before: half of
-    each, since one product is a short time to judge by."""
+    """Work a second of each worker, smoothed, since one product is a short time to judge by.
+
+    Patches that are new to their worker do not count: there it had to fetch the tiles first.
+
+    Args:
+        work: of each patch.
+        done: who did it in how many seconds.
+        owners: who did it in the product before.
+        before: speeds as they were measured until then.
+    """
     totals: defaultdict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
     for patch, (worker, seconds) in done.items():
-        totals[worker][0] += work[patch]
-        totals[worker][1] += seconds
+        if owners.get(patch) == worker:
+            totals[worker][0] += work[patch]
+            totals[worker][1] += seconds
     found = {worker: amount / max(seconds, 1e-9) for worker, (amount, seconds) in totals.items()}
-    return dict(before) | {worker: (speed + before.get(worker, speed)) / 2 for worker, speed in found.items()}
+    return dict(before) | {
+        worker: speed + (1 - LATEST_WEIGHT) * (before.get(worker, speed) - speed)
+        for worker, speed in found.items()
+    }

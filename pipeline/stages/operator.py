@@ -192,15 +192,15 @@ class GramOperator:
         present = [str(worker["label"]) for worker in self._session.executor.workers()]
         if not self._owners or len(present) < 2:
             return {}
-        usual = sum(self._speeds.values()) / len(self._speeds)
+        usual = sum(self._speeds.values()) / len(self._speeds) if self._speeds else 1.0
         speeds = {worker: self._speeds.get(worker, usual) for worker in present}
         return share_out(self._effort, speeds, self._owners)
 
     def _learn(self, done: dict[Patch, Record]) -> None:
         """What the records of a product say of who did what."""
-        self._owners = {patch: record.worker for patch, record in done.items()}
         times = {patch: (record.worker, record.seconds) for patch, record in done.items()}
-        self._speeds = measured_speeds(self._effort, times, self._speeds)
+        self._speeds = measured_speeds(self._effort, times, self._owners, self._speeds)
+        self._owners = {patch: record.worker for patch, record in done.items()}
         self.read += sum(record.note["tiles_read"] for record in done.values())
 
     def _kept(self, width: int) -> int:

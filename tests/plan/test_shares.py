@@ -39,7 +39,7 @@ def test_every_patch_has_a_worker_and_all_is_balanced_or_cannot_be_by_a_move(spe
 
 def test_what_is_balanced_stays():
     before = share_out(WORK, {"a": 1.0, "b": 1.0}, {})
-    assert share_out(WORK, {"a": 1.0, "b": 1.05}, before) == before
+    assert share_out(WORK, {"a": 1.0, "b": 1.1}, before) == before
 
 
 def test_patches_of_who_left_are_shared_and_the_others_stay():
@@ -57,6 +57,8 @@ def test_who_joins_gets_a_share_of_its_speed():
 
 
 def test_speed_is_work_over_time_smoothed():
-    done = {(0, 0): ("a", 0.5), (0, 1): ("a", 0.5), (1, 1): ("b", 4.0)}
-    assert measured_speeds(WORK, done, {}) == {"a": 3.0, "b": 0.25}
-    assert measured_speeds(WORK, done, {"a": 1.0, "c": 7.0}) == {"a": 2.0, "b": 0.25, "c": 7.0}
+    done = {(0, 0): ("a", 0.5), (0, 1): ("a", 0.5), (1, 1): ("b", 4.0), (0, 2): ("b", 100.0)}
+    owners = {patch: worker for patch, (worker, _) in done.items()} | {(0, 2): "a"}
+    assert measured_speeds(WORK, done, owners, {}) == {"a": 3.0, "b": 0.25}, "what is new to a worker is slow"
+    assert measured_speeds(WORK, done, owners, {"a": 1.0, "c": 7.0}) == {"a": 1.5, "b": 0.25, "c": 7.0}
+    assert measured_speeds(WORK, done, {}, {}) == {}

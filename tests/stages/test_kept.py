@@ -202,11 +202,13 @@ def test_memory_stays_below_what_the_plan_says(tmp_path: Path, monkeypatch) -> N
             )
         with opened as session:
             gram = operator.stored_operator(session, "ntk", "solve")
-            for _ in range(3):
+            for _ in range(6):
                 gram.matvec(rng.standard_normal((n, 1)))
             assert session.peak_memory <= stage.peak <= ready.plan.resources.memory
             found.append((session.peak_memory, stage.peak, gram.read))
     (less, low, some), (more, high, all_of_it) = found
     # What a worker keeps is all that the second needs besides; it has half of the tiles, and may have three quarters.
-    assert some > all_of_it >= 78
+    assert some > all_of_it
+    # Nearly all patches went back to where they had been, once both workers had begun.
+    assert 78 <= all_of_it <= 2 * 78
     assert 0.2 * (high - low) < more - less <= high - low
