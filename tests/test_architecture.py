@@ -28,6 +28,7 @@ DOORS = {
     "zarr": "pipeline.store",
     "dask": "pipeline.runtime",
     "distributed": "pipeline.runtime",
+    "prometheus_client": "pipeline.runtime",
     "typer": "pipeline.cli",
     "rich": "pipeline.cli",
     "matplotlib": "pipeline.report",

@@ -8,7 +8,18 @@ from typing import Annotated, Any
 
 import typer
 
-from pipeline.cli.options import AllowCode, Cluster, Directory, Insecure, Json, Out, RunFile, Set, located
+from pipeline.cli.options import (
+    AllowCode,
+    Cluster,
+    Directory,
+    Insecure,
+    Json,
+    Out,
+    PerformanceReport,
+    RunFile,
+    Set,
+    located,
+)
 from pipeline.cli.output import emit, reporting, say
 from pipeline.errors import InputError
 from pipeline.store.place import ObjectPath, Place, place
@@ -83,10 +94,14 @@ def run(
     cluster: Cluster = None,
     allow_code: AllowCode = False,
     insecure: Insecure = False,
+    performance_report: PerformanceReport = False,
     as_json: Json = False,
 ) -> None:
     """Run all stages in order; the same command again resumes."""
-    _stages(None, file, overrides, out, cluster, allow_code, as_json, insecure=insecure)
+    _stages(
+        None, file, overrides, out, cluster, allow_code, as_json, insecure=insecure,
+        performance_report=performance_report,
+    )  # fmt: skip
 
 
 @app.command(epilog="Example (a job array): ntk gram run.yaml --shard $((SLURM_ARRAY_TASK_ID+1))/16")
@@ -230,6 +245,7 @@ def submit(
     cancel: Annotated[bool, typer.Option("--cancel", help="End them; what is stored stays.")] = False,
     logs: Annotated[bool, typer.Option("--logs", help="Show the end of their logs.")] = False,
     allow_code: AllowCode = False,
+    performance_report: PerformanceReport = False,
     as_json: Json = False,
 ) -> None:
     """Submit a whole run to a batch system, or see to the jobs of one; what is stopped is requeued and resumes."""
@@ -254,7 +270,7 @@ def submit(
         else:
             document, text = command.submit_command(
                 file, overrides=overrides, out=out, cluster=cluster, allow_code=allow_code, array=array,
-                only_print=only_print,
+                only_print=only_print, performance_report=performance_report,
             )  # fmt: skip
         emit(document, as_json=as_json, text=text)
 
@@ -320,6 +336,7 @@ def _stages(
     shard: str | None = None,
     extend: bool = False,
     insecure: bool = False,
+    performance_report: bool = False,
 ) -> None:
     """Run one stage or all of them, and print the figures."""
     with reporting(as_json):
@@ -340,6 +357,10 @@ def _stages(
             if stage.skipped and only in (None, stage.name):
                 say(f"{stage.name}: not done: {stage.skipped}")
         lease = "run" if share is None else share_lease(share)
-        with working(ready, lease=lease, extend=extend, insecure=insecure) as session:
+        with working(
+            ready, lease=lease, extend=extend, insecure=insecure, performance_report=performance_report
+        ) as session:
             document: dict[str, Any] = run_stages(session, ready.plan, only=only, shard=share)
+            if performance_report and not session.has_workers:
+                say("no performance report: there was nothing left for workers to do")
         emit(document, as_json=as_json, text="" if as_json else summary_text(document))

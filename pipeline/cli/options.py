@@ -51,6 +51,14 @@ AllowCode = Annotated[
     bool, typer.Option("--allow-code", help="Permit `kernel.function` to import and run code of your own.")
 ]
 
+PerformanceReport = Annotated[
+    bool,
+    typer.Option(
+        "--performance-report",
+        help="Write Dask's report on its workers to performance-report.html in the run.",
+    ),
+]
+
 INSECURE = (
     "what goes between machines is neither encrypted nor authenticated: who reaches their network can read it, "
     "and run code as you"

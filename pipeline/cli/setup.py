@@ -10,6 +10,7 @@ from typing import Any
 from pipeline.config.cluster import AnyCluster
 from pipeline.config.load import is_resolved, load_cluster, load_run, origin
 from pipeline.config.model import RunConfig
+from pipeline.errors import InputError
 from pipeline.plan.resources import one_worker
 from pipeline.stages.prepare import Prepared, prepare
 from pipeline.store.place import Place, place
@@ -50,9 +51,14 @@ def arguments(
 
 @contextlib.contextmanager
 def working(
-    ready: Prepared, *, lease: str = "run", extend: bool = False, insecure: bool = False
-) -> Iterator[Any]:
-    """A session with progress on stderr, which SIGTERM and Ctrl-C end cleanly."""
+    ready: Prepared, *, lease: str = "run", extend: bool = False, insecure: bool = False,
+    performance_report: bool = False,
+) -> Iterator[Any]:  # fmt: skip
+    """A session with progress on stderr, which SIGTERM and Ctrl-C end cleanly.
+
+    Raises:
+        InputError: a performance report of what has no scheduler.
+    """
     from pipeline.cli.options import INSECURE
     from pipeline.cli.output import say
     from pipeline.cli.progress import ProgressDisplay
@@ -61,6 +67,11 @@ def working(
     from pipeline.stages.session import open_session
     from pipeline.store.live import Sign
 
+    if performance_report and ready.plan.resources.kind == "serial":
+        raise InputError(
+            "--performance-report is Dask's, and a cluster of kind serial computes without Dask",
+            hint="choose another --cluster, as `local`",
+        )
     sign = Sign(place(ready.config.out), lease)
     board = Board(sign)
 
@@ -78,6 +89,7 @@ def working(
             session.stop = stop
             session.on_workers = announce
             session.insecure = insecure
+            session.performance_report = performance_report
             if insecure:
                 say(f"warning: --insecure: {INSECURE}")
             try:

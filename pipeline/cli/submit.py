@@ -25,7 +25,7 @@ LOG_LINES = 40
 
 def submit_command(
     file: Path, *, overrides: list[str] | None, out: Place | None, cluster: str | None, allow_code: bool,
-    array: int | None, only_print: bool,
+    array: int | None, only_print: bool, performance_report: bool = False,
 ) -> tuple[dict[str, Any], str]:  # fmt: skip
     """Check that the run can be done there, and submit it, or show the scripts."""
     from pipeline.cli.setup import arguments
@@ -39,10 +39,14 @@ def submit_command(
         )
     config = config.model_copy(update={"out": str(_shared(config.out))})
     if only_print:
-        scripts = stages_submit.scripts(config, where, array=array, allow_code=allow_code)
+        scripts = stages_submit.scripts(
+            config, where, array=array, allow_code=allow_code, performance_report=performance_report
+        )
         return {"scripts": scripts}, "\n".join(scripts).rstrip()
     ready = prepare(config, where, allow_code=allow_code, folder=folder)
-    ids = stages_submit.submit(config, where, folder, array=array, allow_code=allow_code)
+    ids = stages_submit.submit(
+        config, where, folder, array=array, allow_code=allow_code, performance_report=performance_report
+    )
     document = {
         "directory": config.out,
         "jobs": ids,

@@ -22,6 +22,9 @@ def _size(value: str) -> str:
     return value
 
 
+SCRATCH_VARIABLE = "NTK_SCRATCH"
+"""Environment variable of workers with the directory on a disk of their node, where they keep copies of the inputs."""
+
 MemoryLimit = Annotated[str, AfterValidator(_readable)]
 """A size such as `2 GB`, or `auto`."""
 
@@ -75,6 +78,7 @@ Line = Annotated[str, AfterValidator(_one_line)]
 Folder = Annotated[str, AfterValidator(_directory)]
 Host = Annotated[str, AfterValidator(_host_name)]
 Count = Annotated[int, Field(ge=1)]
+Port = Annotated[int, Field(ge=0, le=65535)]
 
 
 def _sequence(value: Any) -> Any:
@@ -94,8 +98,12 @@ class LocalCluster(Model):
     """Threads a worker computes with; `auto`: 1 up to 8 cores, 4 beyond."""
     memory: MemoryLimit = "auto"
     """Memory limit per worker, e.g. `2 GB`; `auto`: an equal share of 80 % of this machine's memory."""
+    scratch: Folder | None = None
+    """Folder on a disk of this machine for one copy of the inputs; without it workers read the run directory."""
     dashboard: bool = True
     """Whether Dask's dashboard is served, on the loopback interface."""
+    dashboard_port: Port = 0
+    """Port of the dashboard, and of `/metrics`; 0: any that is free."""
 
 
 class SerialCluster(Model):
@@ -129,8 +137,12 @@ class LocalGpuCluster(Model):
     memory: MemoryLimit = "auto"
     """Memory a worker may use, e.g. `60 GB`; `auto`: 75 % of the smallest GPU's, which JAX takes at its start, or an
     equal share of 80 % of this machine's where that is less."""
+    scratch: Folder | None = None
+    """Folder on a disk of this machine for one copy of the inputs; without it workers read the run directory."""
     dashboard: bool = True
     """Whether Dask's dashboard is served, on the loopback interface."""
+    dashboard_port: Port = 0
+    """Port of the dashboard, and of `/metrics`; 0: any that is free."""
 
 
 class SlurmCluster(Model):
@@ -173,7 +185,9 @@ class SlurmCluster(Model):
     interface: Word | None = None
     """Network interface that scheduler and workers listen on, as `ib0`; default: that of the node's host name."""
     scratch: Folder | None = None
-    """Folder on each node for temporary files (`TMPDIR`)."""
+    """Folder on a disk of each node for temporary files (`TMPDIR`), and for one copy of the inputs."""
+    dashboard_port: Port = 0
+    """Port of Dask's dashboard, and of `/metrics`, on loopback on the first node; 0: any that is free."""
     ready_seconds: Annotated[int, Field(ge=1)] = 600
     """How long to wait for all workers; after that a run begins with those that came, or fails when none did."""
     price: Annotated[float, Field(ge=0)] | None = None
@@ -211,7 +225,9 @@ class SshCluster(Model):
     interface: Word | None = None
     """Network interface that scheduler and workers listen on; default: the one that leads to the other side."""
     scratch: Folder | None = None
-    """Folder on each host for temporary files (`TMPDIR`)."""
+    """Folder on a disk of each host for temporary files (`TMPDIR`), and for one copy of the inputs."""
+    dashboard_port: Port = 0
+    """Port of Dask's dashboard, and of `/metrics`, on loopback here; 0: any that is free."""
     ssh_command: Annotated[tuple[Line, ...], BeforeValidator(_sequence), Field(min_length=1)] = (
         "ssh", "-T", "-o", "BatchMode=yes", "-o", "ServerAliveInterval=15", "-o", "ServerAliveCountMax=4",
     )  # fmt: skip

@@ -74,6 +74,12 @@ class Problem:
     itemsize: int
     most_bytes: float = math.inf
 
+    @property
+    def input_bytes(self) -> int:
+        """Of the inputs and the training targets as they are stored."""
+        inputs = (self.rows + self.test_rows) * self.row_size * self.itemsize
+        return inputs + self.rows * self.outputs * 8
+
     def assumed(self, device: Device, threads: int) -> Rates:
         """Rates of a worker on which nothing was measured."""
         return assumed(self.flops_per_pair, self.row_size, self.itemsize, device=device, threads=threads)

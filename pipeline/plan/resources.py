@@ -54,6 +54,8 @@ class Resources:
         price: of a worker for an hour, if the cluster says.
         ready_seconds: how long to wait for workers on other machines.
         entry: how to get workers on other machines, where that needs more than is said here.
+        scratch: directory on a disk of each node for one copy of the inputs, if there is one.
+        dashboard_port: of the scheduler's dashboard; 0: any.
     """
 
     kind: str
@@ -68,6 +70,8 @@ class Resources:
     interface: str | None = None
     ready_seconds: int = 0
     entry: SshCluster | AddressCluster | None = None
+    scratch: str | None = None
+    dashboard_port: int = 0
 
 
 def resolve(cluster: AnyCluster, *, cores: int | None = None, total: int | None = None) -> Resources:
@@ -78,12 +82,14 @@ def resolve(cluster: AnyCluster, *, cores: int | None = None, total: int | None 
     if isinstance(cluster, SlurmCluster):
         return Resources(
             "slurm", cluster.workers, cluster.cpus, _worker_memory(cluster), price=cluster.price,
-            interface=cluster.interface, ready_seconds=cluster.ready_seconds,
+            interface=cluster.interface, ready_seconds=cluster.ready_seconds, scratch=cluster.scratch,
+            dashboard_port=cluster.dashboard_port,
         )  # fmt: skip
     if isinstance(cluster, SshCluster | AddressCluster):
         return Resources(
             cluster.kind, cluster.workers, cluster.cpus, _worker_memory(cluster), price=cluster.price,
             interface=getattr(cluster, "interface", None), ready_seconds=cluster.ready_seconds, entry=cluster,
+            scratch=getattr(cluster, "scratch", None),
         )  # fmt: skip
     cores = cores or len(os.sched_getaffinity(0))
     total = total or machine_memory()
@@ -105,11 +111,16 @@ def resolve(cluster: AnyCluster, *, cores: int | None = None, total: int | None 
                 GPU_SHARE if cluster.memory == "auto" else min(memory / size, MOST_GPU_SHARE)
                 for size in found.values()
             ),
+            scratch=cluster.scratch,
+            dashboard_port=cluster.dashboard_port,
         )
     threads = (1 if cores <= FEW_CORES else 4) if cluster.threads == "auto" else cluster.threads
     workers = max(1, cores // threads) if cluster.workers == "auto" else cluster.workers
     memory = int(total * USABLE / workers) if cluster.memory == "auto" else parse_bytes(cluster.memory)
-    return Resources("local", workers, threads, memory, cluster.dashboard)
+    return Resources(
+        "local", workers, threads, memory, cluster.dashboard, scratch=cluster.scratch,
+        dashboard_port=cluster.dashboard_port,
+    )  # fmt: skip
 
 
 def visible_gpus() -> dict[str, int]:

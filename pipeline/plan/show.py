@@ -26,6 +26,8 @@ def document(plan: Plan, price: float | None = None) -> dict[str, Any]:
         "memory_per_worker": plan.resources.memory,
         "device": plan.rates.device,
         "store_bytes": plan.store_bytes,
+        "input_bytes": plan.problem.input_bytes,
+        "scratch": plan.resources.scratch,
         "calibrated": plan.rates.measured,
         "rates": asdict(plan.rates),
         "stages": stages,
@@ -43,6 +45,15 @@ def document(plan: Plan, price: float | None = None) -> dict[str, Any]:
     if price is not None:
         found["cost"] = price * hours
     return found
+
+
+def _staged(plan: Plan) -> list[str]:
+    if plan.resources.scratch is None:
+        return []
+    size = human_bytes(plan.problem.input_bytes)
+    return [
+        f"inputs of {size} are copied once to {plan.resources.scratch} on each node, as workers need them"
+    ]
 
 
 def requests(plan: Plan) -> dict[str, int]:
@@ -73,6 +84,7 @@ def text(plan: Plan, price: float | None = None) -> str:
         f"{plan.grid.count:,} tiles of {plan.grid.tile:,} × {plan.grid.tile:,}, store about "
         f"{human_bytes(plan.store_bytes)}",
         f"{r.workers:,} workers × {machine} ({r.kind}), {human_bytes(r.memory)} allowed for each",
+        *_staged(plan),
         "",
         f"{'stage':<10}{'tasks':>9}{'Gflop':>20}{'reads':>10}{'writes':>10}{'peak/worker':>13}{'about':>14}",
     ]

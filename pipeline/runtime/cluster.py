@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.config.cluster import AddressCluster, SshCluster
+from pipeline.config.cluster import SCRATCH_VARIABLE, AddressCluster, SshCluster
 from pipeline.runtime.environment import gpu_slot
 from pipeline.runtime.executor import Executor
 from pipeline.runtime.serial import SerialExecutor
@@ -22,13 +22,15 @@ class SerialSettings:
 @dataclass(frozen=True, slots=True)
 class LocalSettings:
     """``workers`` processes on this machine, each with ``threads`` BLAS and XLA threads, and one of ``gpus`` if any, of
-    whose memory JAX takes ``gpu_shares``."""
+    whose memory JAX takes ``gpu_shares``; ``scratch``: directory for one copy of the inputs."""
 
     workers: int
     threads: int = 1
     dashboard: bool = True
     gpus: tuple[str, ...] = ()
     gpu_shares: tuple[float, ...] = ()
+    scratch: str | None = None
+    dashboard_port: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,7 @@ class RemoteSettings:
         meeting: file that tells them where the scheduler is.
         interface: network interface that everything listens on; None: the host name's.
         insecure: nothing is encrypted.
+        dashboard_port: of the dashboard, on loopback; 0: any.
     """
 
     meeting: Path
@@ -47,6 +50,7 @@ class RemoteSettings:
     ready_seconds: float
     interface: str | None = None
     insecure: bool = False
+    dashboard_port: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,17 +92,20 @@ def open_executor(settings: Settings, environment: Mapping[str, str] | None = No
     match settings:
         case SerialSettings():
             yield SerialExecutor()
-        case LocalSettings(workers, threads, dashboard, gpus, shares):
+        case LocalSettings(workers, threads, dashboard, gpus, shares, scratch, port):
             from pipeline.runtime.local import open_local
 
             slots = [gpu_slot(gpu, share) for gpu, share in zip(gpus, shares, strict=True)]
-            with open_local(workers, threads, environment, dashboard=dashboard, gpus=slots) as executor:
+            extra = ({SCRATCH_VARIABLE: scratch} if scratch else {}) | dict(environment or {})
+            with open_local(
+                workers, threads, extra, dashboard=dashboard, dashboard_port=port, gpus=slots
+            ) as executor:
                 yield executor
-        case RemoteSettings(meeting, workers, threads, ready_seconds, interface, insecure):
+        case RemoteSettings(meeting, workers, threads, ready_seconds, interface, insecure, port):
             from pipeline.runtime.remote import open_remote
 
             with open_remote(
-                meeting, workers, threads, ready_seconds, interface, insecure=insecure
+                meeting, workers, threads, ready_seconds, interface, insecure=insecure, dashboard_port=port
             ) as executor:
                 yield executor
         case SshSettings(where, meeting, insecure):

@@ -63,7 +63,7 @@ class LocalCrew:
         self._scheduler: Scheduler | None = None
         self._frozen: set[int] = set()
 
-    async def start(self, *, dashboard: bool) -> str:
+    async def start(self, *, dashboard: bool, dashboard_port: int = 0) -> str:
         """Starts the scheduler, sends the workers to it without waiting for them. The address for our client."""
         options: dict[str, Any] = {
             # Workers come by TCP. Our own client is in this process: its messages need no socket, no encoding.
@@ -71,7 +71,7 @@ class LocalCrew:
             "host": [LOOPBACK, None],
             "port": 0,
             "dashboard": dashboard,
-            "dashboard_address": f"{LOOPBACK}:0",
+            "dashboard_address": f"{LOOPBACK}:{dashboard_port}",
             # The frontier decides about retries: one death hands every task of that worker back to it.
             "allowed_failures": 0,
         }

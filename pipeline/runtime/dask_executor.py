@@ -48,6 +48,7 @@ from pipeline.plan.tasks import Task
 from pipeline.runtime.executor import Outcome, Work, describe
 from pipeline.runtime.health import Health
 from pipeline.runtime.loop import LoopThread
+from pipeline.runtime.performance import PerformanceReport
 from pipeline.runtime.preferred import Preferred
 from pipeline.runtime.worker_side import refuse, run_and_report
 
@@ -149,6 +150,7 @@ class DaskExecutor:
         self._closed = False
         self._bundle_size = 1
         self._logs: str | None = None
+        self._report: PerformanceReport | None = None
         # Keys of tasks in flight that prefer a worker.
         self._preferring: set[str] = set()
         # Below: touched in the loop's thread only.
@@ -202,6 +204,11 @@ class DaskExecutor:
     def log_to(self, folder: Path) -> None:
         self._logs = str(folder)
 
+    def report_to(self, write: Callable[[str], object]) -> None:
+        """When this executor is closed, `write` is given Dask's performance report of what ran since, an HTML page."""
+        self._report = PerformanceReport(self.client, write)
+        self._loop.call(self._report.begin())
+
     def submit(self, task: Task) -> None:
         if not self._stage.generation:
             raise RuntimeError("bind(work) comes before submit()")
@@ -253,7 +260,11 @@ class DaskExecutor:
         if self._closed:
             return
         self._closed = True
-        self._loop.call(self._disconnect())
+        try:
+            if self._report is not None:
+                self._report.finish(self._loop)
+        finally:
+            self._loop.call(self._disconnect())
 
     # -- in the loop's thread ------------------------------------------------------------------------------
 

@@ -22,6 +22,7 @@ def open_local(
     environment: Mapping[str, str] | None = None,
     *,
     dashboard: bool = True,
+    dashboard_port: int = 0,
     gpus: Sequence[Mapping[str, str]] = (),
 ) -> Iterator[DaskExecutor]:
     """``workers`` processes here with ``threads`` BLAS and XLA threads each; one task at a time in each.
@@ -33,6 +34,7 @@ def open_local(
         gpus: for each worker the variables of its GPU (``gpu_slot``), and then every task goes to one of these; none:
             workers see what this process does.
         dashboard: serve Dask's dashboard on loopback; ``executor.dashboard_link`` says where.
+        dashboard_port: there, if it is free; 0: on any port.
     """
     loop = LoopThread("dask")
     with contextlib.ExitStack() as stack:
@@ -51,8 +53,7 @@ def open_local(
         stack.enter_context(quiet_logs())
         crew = LocalCrew(slots, threads, GPU if gpus else None)
         stack.callback(quietly, lambda: loop.call(crew.close()))
-        executor = DaskExecutor(
-            loop, crew, loop.call(crew.start(dashboard=dashboard)), needs=GPU if gpus else None
-        )
+        address = loop.call(crew.start(dashboard=dashboard, dashboard_port=dashboard_port))
+        executor = DaskExecutor(loop, crew, address, needs=GPU if gpus else None)
         stack.callback(quietly, executor.close)
         yield executor

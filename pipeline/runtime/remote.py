@@ -56,7 +56,7 @@ class RemoteCrew:
         self._address = ""
         self._began = self._last_seen = time.monotonic()
 
-    async def start(self, address: str, keys: Path | None) -> str:
+    async def start(self, address: str, keys: Path | None, dashboard_port: int = 0) -> str:
         """Starts the scheduler and says where it is; without keys in plain TCP. The address for our own client."""
         from distributed import Scheduler
 
@@ -68,7 +68,7 @@ class RemoteCrew:
             "host": [address, None],
             "port": 0,
             "dashboard": True,
-            "dashboard_address": f"{LOOPBACK}:0",  # it has no authentication, not even under TLS
+            "dashboard_address": f"{LOOPBACK}:{dashboard_port}",  # it has no authentication, not even under TLS
             "allowed_failures": 0,
         }
         self._scheduler = await Scheduler(**options)
@@ -148,6 +148,7 @@ def open_remote(
     toward: str | None = None,
     insecure: bool = False,
     fetcher: Fetcher | None = None,
+    dashboard_port: int = 0,
 ) -> Iterator[DaskExecutor]:
     """A scheduler on this machine's address for the workers that `pipeline.runtime.attendant` keeps elsewhere.
 
@@ -157,6 +158,7 @@ def open_remote(
     Args:
         toward: a host that leads to the workers, for the address to listen on where no interface is named.
         fetcher: who fetches the workers, if anybody does.
+        dashboard_port: of the dashboard, on loopback, if it is free; 0: any.
 
     Raises:
         InputError: no such network interface.
@@ -178,6 +180,6 @@ def open_remote(
         crew = RemoteCrew(meeting, workers, threads, ready_seconds, fetcher)
         stack.callback(quietly, lambda: loop.call(crew.close()))
         with without_route():
-            executor = DaskExecutor(loop, crew, loop.call(crew.start(address, keys)))
+            executor = DaskExecutor(loop, crew, loop.call(crew.start(address, keys, dashboard_port)))
         stack.callback(quietly, executor.close)
         yield executor

@@ -7,7 +7,7 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.config.cluster import SlurmCluster
+from pipeline.config.cluster import SCRATCH_VARIABLE, SlurmCluster
 from pipeline.config.sizes import parse_bytes
 from pipeline.runtime.rendezvous import THREADS_VARIABLE, VARIABLE
 
@@ -29,6 +29,7 @@ class Job:
         directory: the run directory, absolute.
         python: interpreter on the nodes.
         allow_code: whether the run may import a kernel of the person's own.
+        performance_report: whether Dask's is written.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Job:
     directory: Path
     python: str
     allow_code: bool = False
+    performance_report: bool = False
 
 
 def run_script(job: Job, where: SlurmCluster) -> str:
@@ -53,7 +55,11 @@ def run_script(job: Job, where: SlurmCluster) -> str:
         "# Workers wait for the scheduler, are started again should they end, and leave when it does.",
         f"{_words(_srun(job, where))} &",
         "",
-        *_coordinate(job, ["run"], gpus=bool(where.gpus_per_node)),
+        *_coordinate(
+            job,
+            ["run", *(["--performance-report"] if job.performance_report else [])],
+            gpus=bool(where.gpus_per_node),
+        ),
         *_end(job),
     ]
     return "\n".join(lines) + "\n"
@@ -123,7 +129,7 @@ def one_task(command: list[str], where: SlurmCluster) -> list[str]:
         "time": "10",
         **_place(where, 1),
     }
-    lines = [*where.setup, f"exec {_words(command)}"]
+    lines = [*where.setup, *_scratch(where), f"exec {_words(command)}"]
     return ["srun", *(f"--{k}={v}" for k, v in options.items() if v), "bash", "-c", "\n".join(lines)]
 
 
@@ -131,8 +137,15 @@ def _preparation(job: Job, where: SlurmCluster) -> list[str]:
     return [
         *where.setup,
         f"export NTK_CLUSTER_FILE={shlex.quote(str(job.cluster_file))}",
-        *([f"export TMPDIR={shlex.quote(where.scratch)}", 'mkdir -p "$TMPDIR"'] if where.scratch else []),
+        *_scratch(where),
     ]
+
+
+def _scratch(where: SlurmCluster) -> list[str]:
+    if not where.scratch:
+        return []
+    folder = shlex.quote(where.scratch)
+    return [f"export TMPDIR={folder} {SCRATCH_VARIABLE}={folder}", 'mkdir -p "$TMPDIR"']
 
 
 def _begin(job: Job) -> list[str]:

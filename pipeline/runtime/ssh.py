@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.config.cluster import SshCluster
+from pipeline.config.cluster import SCRATCH_VARIABLE, SshCluster
 from pipeline.runtime.attendant import ATTACHED, MISFIT, SILENCE_SECONDS
 from pipeline.runtime.rendezvous import NAME_VARIABLE, THREADS_VARIABLE, VARIABLE
 
@@ -60,6 +60,7 @@ def worker_script(post: Post, where: SshCluster, meeting: Path, python: str) -> 
         NAME_VARIABLE: post.name.replace("-", "_"),
         "CUDA_VISIBLE_DEVICES": str(post.number) if where.gpus_per_host else None,
         "TMPDIR": where.scratch,
+        SCRATCH_VARIABLE: where.scratch,
     }
     command = [where.python or python, "-P", "-m", "pipeline.runtime.attendant", ATTACHED]
     command += [] if where.interface is None else [where.interface]
@@ -188,5 +189,6 @@ def open_ssh(
                 toward=where.hosts[0].rpartition("@")[2],
                 insecure=insecure,
                 fetcher=reach,
+                dashboard_port=where.dashboard_port,
             )
         )

@@ -27,12 +27,15 @@ _PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
 async def _serve(orders: dict[str, Any]) -> None:
     from distributed import Worker
 
+    from pipeline.runtime import ending
+
     closing = asyncio.Event()
     loop = asyncio.get_running_loop()
 
     def watch_coordinator() -> None:
         sys.stdin.buffer.read()
         loop.call_soon_threadsafe(closing.set)
+        threading.Thread(target=ending.end, name="ending", daemon=True).start()
         time.sleep(_LAST_SECONDS)
         os._exit(0)
 
@@ -66,6 +69,7 @@ def main() -> None:
     import distributed  # noqa: F401  (slow, hence before the orders are read)
     from dask import config
 
+    from pipeline.runtime import ending
     from pipeline.runtime.dask_settings import quiet_logs
 
     line = sys.stdin.readline()
@@ -74,6 +78,7 @@ def main() -> None:
         config.set(orders["config"])
         with quiet_logs():
             asyncio.run(_serve(orders))
+    ending.end()
     # Not through the interpreter's own shutdown: a task that still runs holds a thread that it would wait
     # for.
     os._exit(0)

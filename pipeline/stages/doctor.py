@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import platform
@@ -16,7 +17,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipeline.config.cluster import AnyCluster, SlurmCluster
+from pipeline.config.cluster import SCRATCH_VARIABLE, AnyCluster, SlurmCluster
 from pipeline.config.load import load_cluster
 from pipeline.config.sizes import human_bytes
 from pipeline.errors import PipelineError
@@ -88,8 +89,9 @@ def examine(out: Place, cluster: str | None) -> dict[str, Any]:
 
 
 def machine_probes() -> list[Probe]:
-    """Versions, JAX and its arithmetic, cores and memory of this process's machine."""
-    return [_guarded(name, probe) for name, probe in _MACHINE.items()]
+    """Versions, JAX and its arithmetic, cores and memory of this process's machine, and its scratch directory."""
+    probes = _MACHINE | ({"scratch": _scratch} if os.environ.get(SCRATCH_VARIABLE) else {})
+    return [_guarded(name, probe) for name, probe in probes.items()]
 
 
 def disk_probe(folder: Place) -> Probe:
@@ -133,7 +135,9 @@ def _one_worker(resources: Resources, folder: Place) -> Iterator[Settings]:
         chosen = settings(resources, Path(jobs))
         match chosen:
             case LocalSettings():
-                yield LocalSettings(1, resources.threads, dashboard=False, gpus=resources.gpus[:1])
+                yield dataclasses.replace(
+                    chosen, workers=1, dashboard=False, gpus=chosen.gpus[:1], gpu_shares=chosen.gpu_shares[:1]
+                )
             case SshSettings(where, meeting):
                 one = {
                     "hosts": where.hosts[:1],
@@ -250,6 +254,25 @@ def _jax() -> Probe:
     return Probe("jax", not poor and bool(x64), facts, problem or ("" if x64 else "no 64-bit numbers"))
 
 
+def _scratch() -> Probe:
+    """The directory for copies of the inputs, where this process was given one."""
+    folder = Path(os.environ[SCRATCH_VARIABLE])
+    facts: dict[str, Any] = {"folder": str(folder), "holds": "one copy of the inputs on each node"}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".ntk-doctor-", dir=folder) as probe:
+            intact, written, read = _written_and_read(Path(probe) / "file")
+    except OSError as error:
+        return Probe(
+            "scratch", False, facts, f"{error.strerror}: inputs would be read from the store by every worker"
+        )
+    facts |= {
+        "free": shutil.disk_usage(folder).free, "write_bytes_per_second": PROBE_BYTES / written,
+        "cached_read_bytes_per_second": PROBE_BYTES / read,
+    }  # fmt: skip
+    return Probe("scratch", intact, facts, "" if intact else "a file does not read back as it was written")
+
+
 _MACHINE: dict[str, Callable[[], Probe]] = {"versions": _versions, "cores and memory": _machine, "jax": _jax}
 
 
@@ -286,16 +309,21 @@ def _bucket(folder: ObjectPath) -> Probe:
     )
 
 
-def _disk_in(scratch: Path, home: Path) -> Probe:
+def _written_and_read(target: Path) -> tuple[bool, float, float]:
+    """Whether a file reads back as it was written, and the seconds for either."""
     block = os.urandom(PROBE_BYTES)
-    target = scratch / "file"
     began = time.perf_counter()
     replace_file(target, block)  # writes, flushes to disk, renames
     written = time.perf_counter() - began
-    skew = target.stat().st_mtime - time.time()
     began = time.perf_counter()
     intact = target.read_bytes() == block
-    read = time.perf_counter() - began
+    return intact, written, time.perf_counter() - began
+
+
+def _disk_in(scratch: Path, home: Path) -> Probe:
+    target = scratch / "file"
+    intact, written, read = _written_and_read(target)
+    skew = target.stat().st_mtime - time.time()
     began = time.perf_counter()
     replace_file(target, b"new")
     small = time.perf_counter() - began

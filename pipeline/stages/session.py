@@ -31,6 +31,7 @@ from pipeline.runtime.cluster import (
     SshSettings,
     open_executor,
 )
+from pipeline.runtime.counters import counters
 from pipeline.runtime.drive import drive
 from pipeline.runtime.events import Event, Finished, Started, Summary, TaskDone
 from pipeline.runtime.executor import Work
@@ -40,6 +41,7 @@ from pipeline.stages.depends import Depends, depends, fingerprint
 from pipeline.stages.kernels import KernelSpec
 from pipeline.stages.worker import Stopwatch, stored_record
 from pipeline.store.arrays import ArrayStore, worker_name
+from pipeline.store.files import replace_file
 from pipeline.store.format import Compression
 from pipeline.store.journal import Journal
 from pipeline.store.layout import RunLayout
@@ -62,7 +64,8 @@ class Session:
     """What every stage needs. Opened by `open_session`; the workers start with the first task there is to do.
 
     `peak_memory` is the largest resident size seen of any worker, in bytes, as measured after each set of tasks;
-    `insecure`: what leaves this machine need not be encrypted, because a person said so.
+    `insecure`: what leaves this machine need not be encrypted, because a person said so; `performance_report`: Dask's
+    is written when the workers end.
     """
 
     config: RunConfig
@@ -81,6 +84,7 @@ class Session:
     peak_memory: int = 0
     on_workers: Callable[[Any], None] | None = None
     insecure: bool = False
+    performance_report: bool = False
     _stack: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
     _executor: Any = None
     _writer: Any = None
@@ -221,8 +225,16 @@ class Session:
         on_records: Callable[[list[Record]], None],
         listener: Callable[[Event], None] | None,
     ) -> Summary:
+        counts = counters() if getattr(self.executor, "dashboard_link", None) else None
+
+        def tell(event: Event) -> None:
+            if counts is not None:
+                counts.count(event)
+            if listener is not None:
+                listener(event)
+
         self.executor.bind(work)
-        summary = drive(tasks, self.executor, on_records=on_records, listener=listener, stop=self.stop)
+        summary = drive(tasks, self.executor, on_records=on_records, listener=tell, stop=self.stop)
         self.peak_memory = max(
             self.peak_memory, *(peak_memory(worker["pid"]) for worker in self.executor.workers()), 0
         )
@@ -299,6 +311,11 @@ class Session:
         _ = self.executor
 
     @property
+    def has_workers(self) -> bool:
+        """Whether there was anything for workers to do yet."""
+        return self._executor is not None
+
+    @property
     def writer(self) -> Any:
         """The journal segment of this process."""
         if self._writer is None:
@@ -314,6 +331,9 @@ class Session:
             logs = RunLayout(self.directory).logs
             if isinstance(logs, Path):  # a bucket has no files that grow
                 self._executor.log_to(logs)
+            if self.performance_report:
+                page = RunLayout(self.directory).performance_report
+                self._executor.report_to(lambda text: replace_file(page, text.encode()))
             if self.on_workers is not None:
                 self.on_workers(self._executor)
         return self._executor
@@ -348,10 +368,18 @@ def settings(resources: Resources, jobs: Place, *, insecure: bool = False) -> Se
             return SerialSettings()
         case "slurm":
             return RemoteSettings(
-                rendezvous.place(), r.workers, r.threads, r.ready_seconds, r.interface, insecure
+                rendezvous.place(),
+                r.workers,
+                r.threads,
+                r.ready_seconds,
+                r.interface,
+                insecure,
+                r.dashboard_port,
             )
         case _:
-            return LocalSettings(r.workers, r.threads, r.dashboard, r.gpus, r.gpu_shares)
+            return LocalSettings(
+                r.workers, r.threads, r.dashboard, r.gpus, r.gpu_shares, r.scratch, r.dashboard_port
+            )
 
 
 def peak_memory(pid: object) -> int:

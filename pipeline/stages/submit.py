@@ -35,6 +35,7 @@ def scripts(
     *,
     array: int | None = None,
     allow_code: bool = False,
+    performance_report: bool = False,
 ) -> list[str]:
     """The batch scripts of a run, in the order in which they are to run."""
     directory = Path(config.out).resolve()
@@ -48,6 +49,7 @@ def scripts(
         directory=directory,
         python=where.python or sys.executable,
         allow_code=allow_code,
+        performance_report=performance_report,
     )
     made = [] if array is None else [array_script(job, where, array)]
     return [*made, run_script(job, where)]
@@ -60,6 +62,7 @@ def submit(
     *,
     array: int | None = None,
     allow_code: bool = False,
+    performance_report: bool = False,
 ) -> list[str]:
     """Write what the jobs need into the run directory and submit them; their ids.
 
@@ -82,7 +85,8 @@ def submit(
     cluster = {config.cluster: json.loads(where.model_dump_json(exclude_none=True))}
     rundir.replace_text(layout.jobs / CLUSTER_FILE, yaml.write(cluster, "The cluster it was submitted to."))
     ids: list[str] = []
-    for number, script in enumerate(scripts(config, where, array=array, allow_code=allow_code)):
+    texts = scripts(config, where, array=array, allow_code=allow_code, performance_report=performance_report)
+    for number, script in enumerate(texts):
         rundir.replace_text(layout.jobs / f"job-{number}.sh", script)
         try:
             ids.append(slurm.submit(script, after=ids[-1] if ids else None))

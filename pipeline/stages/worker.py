@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import queue
 import threading
 import time
@@ -14,10 +15,13 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.config.cluster import SCRATCH_VARIABLE
 from pipeline.plan.tasks import Record
 from pipeline.plan.tiles import TileGrid
+from pipeline.runtime.ending import at_end
 from pipeline.store.arrays import ArrayStore, worker_name
 from pipeline.store.journal import Journal
+from pipeline.store.node_copies import NodeCopies
 
 BLOCKS_KEPT = 3
 """Blocks of inputs a worker keeps unless told otherwise: two that meet in a tile and the one before."""
@@ -56,15 +60,28 @@ def input_rows(
         if rows is None:
             while len(_inputs) >= kept:
                 _inputs.popitem(last=False)
-            rows = _inputs[key] = opened(directory, token).view(f"inputs/{name}", (block, *(0,) * features))
+            rows = _inputs[key] = _view(directory, token, f"inputs/{name}", (block, *(0,) * features))
         _inputs.move_to_end(key)
     return rows
 
 
+def _view(directory: str, token: str, name: str, key: tuple[int, ...]) -> np.ndarray:
+    """A chunk of the inputs, read-only: of this node's copy where it has a scratch directory."""
+    store, scratch = opened(directory, token), os.environ.get(SCRATCH_VARIABLE)
+    return _node_copies(scratch, directory).view(store, name, key) if scratch else store.view(name, key)
+
+
+@functools.cache
+def _node_copies(scratch: str, directory: str) -> NodeCopies:
+    copies = NodeCopies(Path(scratch), directory)
+    at_end(copies.leave)
+    return copies
+
+
 def targets(directory: str, token: str, grid: TileGrid) -> np.ndarray:
     """The encoded training targets, float64 (n, outputs)."""
-    store = opened(directory, token)
-    return np.concatenate([store.read("inputs/y_train", (block, 0)) for block in range(grid.blocks)])
+    blocks = [_view(directory, token, "inputs/y_train", (block, 0)) for block in range(grid.blocks)]
+    return np.concatenate(blocks)
 
 
 Write = Callable[[str, tuple[int, ...], np.ndarray, float, float], None]

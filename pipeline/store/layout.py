@@ -57,5 +57,10 @@ class RunLayout[Where: Place]:
     def report(self) -> Where:
         return self._below("report.html")
 
+    @property
+    def performance_report(self) -> Where:
+        """Dask's report on the workers of the last process that was asked for one."""
+        return self._below("performance-report.html")
+
     def _below(self, name: str) -> Where:
         return self.directory / name  # pyright: ignore[reportReturnType]

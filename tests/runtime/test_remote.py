@@ -7,6 +7,7 @@ import os
 import stat
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from pipeline.errors import InputError
 from pipeline.plan.tasks import Record, Task
 from pipeline.runtime import rendezvous, tls
 from pipeline.runtime.cluster import RemoteSettings, open_executor
+from pipeline.runtime.dask_executor import DaskExecutor
 from pipeline.runtime.drive import drive
 from pipeline.runtime.executor import Executor
 from tests.stranger import answer
@@ -89,6 +91,27 @@ def test_listening_on_one_address_only(executor: Executor) -> None:
     }
     assert "0.0.0.0" not in listening
     assert "::" not in listening
+
+
+def test_metrics_of_scheduler_and_workers(executor: Executor, tmp_path: Path) -> None:
+    """In plain HTTP, and therefore on loopback, where the rest is encrypted."""
+    executor.bind(acts.Act(tmp_path))
+    drive([Task("t", "square", (1,))], executor, on_records=_ignore)  # so that there is a worker
+    (worker,) = executor.workers()
+    assert isinstance(executor, DaskExecutor) and executor.dashboard_link is not None
+    ports = {int(executor.dashboard_link.removesuffix("/status").rpartition(":")[2])}
+    ports |= {
+        connection.laddr.port
+        for connection in psutil.Process(int(str(worker["pid"]))).net_connections("tcp")
+        if connection.status == psutil.CONN_LISTEN
+        and not str(worker["address"]).endswith(f":{connection.laddr.port}")
+    }
+    pages = []
+    for port in ports:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as page:
+            pages.append(page.read())
+    assert any(b"dask_scheduler_workers" in page for page in pages)
+    assert any(b"dask_worker_tasks" in page for page in pages)
 
 
 def test_interface_by_name() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shlex
 import shutil
 import subprocess
@@ -67,6 +68,19 @@ def test_what_slurm_is_asked_for() -> None:
     assert "--gpus-per-task=1" in script
     assert "gres" not in run_script(job("/data/run"), cluster(SMALL))
     assert "#SBATCH --array=1-5\n" in array_script(job("/data/run"), cluster(FULL), 5)
+    exports = [line for line in script.splitlines() if line.startswith("export TMPDIR")]
+    shown = subprocess.run(
+        ["bash", "-c", "\n".join([*exports, 'echo "$TMPDIR|$NTK_SCRATCH"'])], capture_output=True, text=True,
+        check=True,
+    )  # fmt: skip
+    assert shown.stdout.strip() == "/local/my scratch|/local/my scratch"
+
+
+def test_a_performance_report_is_asked_of_the_coordinator() -> None:
+    asked = dataclasses.replace(job("/data/run"), performance_report=True)
+    (line,) = [line for line in run_script(asked, cluster(FULL)).splitlines() if " -m pipeline run " in line]
+    assert shlex.split(line)[-2:] == ["--performance-report", "&"]
+    assert "--performance-report" not in array_script(asked, cluster(FULL), 5)
 
 
 @pytest.mark.parametrize(

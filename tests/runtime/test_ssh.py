@@ -85,10 +85,10 @@ def test_what_bash_is_sent() -> None:
         )
     exports = [line for line in script.splitlines() if line.startswith("export")]
     values = subprocess.run(
-        ["bash", "-c", "\n".join([*exports, 'echo "$NTK_RENDEZVOUS|$TMPDIR|$CUDA_VISIBLE_DEVICES"'])],
+        ["bash", "-c", "\n".join([*exports, 'echo "$NTK_RENDEZVOUS|$TMPDIR|$NTK_SCRATCH|$CUDA_VISIBLE_DEVICES"'])],
         capture_output=True, text=True, check=True,
     ).stdout  # fmt: skip
-    assert values.strip() == "/run of/it's|/local/it's $HOME|1"
+    assert values.strip() == "/run of/it's|/local/it's $HOME|/local/it's $HOME|1"
     assert (resolve(where).workers, resolve(where).memory) == (4, 500_000_000)
 
 

@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from pipeline.cli.app import app
+from pipeline.config.cluster import SCRATCH_VARIABLE
 from pipeline.stages import doctor
 
 
@@ -25,6 +26,21 @@ def test_a_sound_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert probes["versions"].keys() >= {"python", "jax", "numpy", "zarr", "distributed", "ntk-pipeline"}
     assert list(tmp_path.iterdir()) == [], "a probe leaves nothing"
     assert "ok   file system" in doctor.to_text(document)
+
+
+def test_a_scratch_directory_is_probed_where_workers_have_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(SCRATCH_VARIABLE, str(tmp_path / "a/scratch"))
+    probe = {probe.name: probe for probe in doctor.machine_probes()}["scratch"]
+    assert probe.ok
+    assert probe.facts["free"] > 0 < probe.facts["write_bytes_per_second"]
+    assert list((tmp_path / "a/scratch").iterdir()) == []
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv(SCRATCH_VARIABLE, str(tmp_path / "file"))
+    probe = {probe.name: probe for probe in doctor.machine_probes()}["scratch"]
+    assert not probe.ok
+    assert "read from the store by every worker" in probe.problem
 
 
 def test_what_fails_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
