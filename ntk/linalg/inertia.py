@@ -44,13 +44,13 @@ class Count:
 
 
 def count_above_dense(matrix: Matrix, shift: float) -> Count:
-    """Of a symmetric matrix, by dsytrf; n³/3 flops.
+    """Of a symmetric matrix, by dsytrf; n³/3 flops. Memory: 512 n bytes besides.
 
     Args:
         matrix: (n, n), Fortran-contiguous, lower triangle read; overwritten.
     """
     n = len(matrix)
-    norm = float(np.max(np.abs(matrix))) * n if n else 0.0
+    norm = float(max(np.max(matrix), -np.min(matrix))) * n if n else 0.0
     matrix[np.diag_indices(n)] -= shift
     factored, pivots, _ = _factored(matrix)
     return Count(_positive(factored, pivots), EPS * norm)
@@ -87,8 +87,10 @@ def count_above_band(band: Matrix, shift: float) -> Count:
 def _factored(matrix: Matrix) -> tuple[Matrix, NDArray[np.intc], bool]:
     """L and D of P A Pᵀ = L D Lᵀ in the place of A, the pivots, and whether D is singular (dsytrf; Bunch & Kaufman
     1977)."""
-    (sytrf,) = get_lapack_funcs(("sytrf",), dtype=np.float64)
-    factored, pivots, info = sytrf(matrix, lower=True, overwrite_a=True)
+    sytrf, lwork = get_lapack_funcs(("sytrf", "sytrf_lwork"), dtype=np.float64)
+    # With the working space that SciPy takes by itself nothing is done in blocks: 7 times slower at n = 3,000.
+    space = max(int(lwork(len(matrix), lower=True)[0]), 1)
+    factored, pivots, info = sytrf(matrix, lower=True, lwork=space, overwrite_a=True)
     if info < 0:
         raise ValueError(f"dsytrf refused its argument {-info}")
     return factored, pivots, info > 0

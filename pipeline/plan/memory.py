@@ -251,9 +251,8 @@ def inverse_krylov(n: int, width: int, steps: int, tile: int, *, process: int = 
 
 
 def inertia_task(n: int, *, process: int = PROCESS_WITH_JAX) -> Need:
-    """LDLᵀ of a dense n×n matrix in its place, with one temporary of its size: 2·n²·8."""
-    square = n * n * 8
-    return Need((("process", process), ("matrix", square), ("temporary", square)))
+    """LDLᵀ of a dense n×n matrix in its place, with blocks of 64 columns (LAPACK's): (n + 64)·n·8."""
+    return Need((("process", process), ("matrix", n * n * 8), ("columns", 64 * n * 8)))
 
 
 def quadrature_driver(n: int, probes: int, steps: int, *, process: int = PROCESS_WITH_JAX) -> Need:
