@@ -72,7 +72,13 @@ def test_spectrum_that_does_not_fit() -> None:
     [
         (5_000, "4 GB", "all", "eigh"),
         (50_000, "4 GB", "all", "band"),
+        (8_192, "105 GB", 200, "eigh"),
+        (8_193, "105 GB", 200, "lanczos"),
+        (8_192, "1.5 GB", 200, "lanczos"),
         (50_000, "2 GB", 200, "lanczos"),
+        (50_000, "105 GB", 200, "lanczos"),
+        (50_000, "105 GB", "all", "eigh"),
+        (50_000, "105 GB", 5_001, "eigh"),
         (50_000, "4 GB", 20_000, "band"),
         (400_000, "4 GB", "all", "density"),
     ],
