@@ -101,8 +101,8 @@ def _after_digest(count: int) -> None:
 def _recorded(count: int) -> None:
     original = writer.JournalWriter._append
 
-    def then_die(self: Any, entries: Any) -> None:
-        original(self, entries)
+    def then_die(self: Any, entries: Any, **how: Any) -> None:
+        original(self, entries, **how)
         _die()
 
     writer.JournalWriter._append = _nth(count, then_die, original)
