@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from pipeline.errors import TasksFailed
 from pipeline.plan.tasks import Record, Task
-from pipeline.runtime import dask_executor
+from pipeline.runtime import dispatch
 from pipeline.runtime.dask_executor import DaskExecutor
 from pipeline.runtime.events import Retried, TaskDone
 from pipeline.runtime.executor import worker_name
@@ -80,8 +80,8 @@ class Uneven:
 @pytest.fixture
 def as_nodes(cluster: DaskExecutor, monkeypatch: pytest.MonkeyPatch) -> DaskExecutor:
     """Two workers that count as two nodes."""
-    monkeypatch.setattr(dask_executor, "node_of", lambda address: address)
-    monkeypatch.setattr(cluster, "_health", Health())
+    monkeypatch.setattr(dispatch, "node_of", lambda address: address)
+    monkeypatch.setattr(cluster._dispatcher, "_health", Health())
     deadline = time.monotonic() + 20
     while len(cluster.workers()) < 2 and time.monotonic() < deadline:
         time.sleep(0.02)
