@@ -308,5 +308,6 @@ class Clusters(RootModel[dict[str, Cluster]]):
 DEFAULT: dict[str, AnyCluster] = {
     "local": LocalCluster(),
     "serial": SerialCluster(kind="serial"),
+    "local-gpu": LocalGpuCluster(kind="local-gpu"),
 }
-"""What a run may name when no cluster.yaml is found."""
+"""What a run may name whatever cluster.yaml is found."""

@@ -13,7 +13,7 @@ from pipeline.runtime.loop import LoopThread
 
 # Workers are asked for what they know; one whose task holds the interpreter's lock does not answer, and a job that was
 # told to stop has little time.
-_GATHER_SECONDS = 20.0
+_GATHER_SECONDS = 10.0
 
 
 class PerformanceReport:

@@ -30,7 +30,8 @@ solve: {ridge: [1e-4]}
 spectrum: {method: none}
 """
 CLUSTERS = """
-gpus: {kind: slurm, nodes: 2, gpus_per_node: 2, memory: 500 MB, coordinator_memory: 600 MB, walltime: "30"}
+gpus: {kind: slurm, nodes: 2, gpus_per_node: 2, memory: 500 MB, coordinator_memory: 600 MB, walltime: "30",
+       scratch: "SCRATCH"}
 short: {kind: slurm, workers_per_node: 1, memory: 500 MB, coordinator_memory: 600 MB, walltime: "1", grace: 10}
 broken: {kind: slurm, memory: 500 MB, coordinator_memory: 600 MB, walltime: "30", setup: ["exit 9"]}
 """
@@ -66,7 +67,8 @@ def folder(slurm: Slurm, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where runs are described, with Slurm up."""
     here = tmp_path_factory.mktemp("runs of a person")
     (here / "run.yaml").write_text(RUN)
-    (here / "cluster.yaml").write_text(CLUSTERS)
+    (here / "scratch").mkdir()
+    (here / "cluster.yaml").write_text(CLUSTERS.replace("SCRATCH", str(here / "scratch")))
     return here
 
 
@@ -115,13 +117,17 @@ def logs(run: Path) -> str:
 
 
 def test_on_four_workers(folder: Path, reference: Path) -> None:
-    """The short test: one job from its submission to its end."""
-    ntk(folder, "submit", "run.yaml", "--cluster", "gpus", "--out", "plain")
+    """The short test: one job from its submission to its end, its inputs staged and a report on its work written."""
+    ntk(folder, "submit", "run.yaml", "--cluster", "gpus", "--out", "plain", "--performance-report")
     document = ntk(folder, "submit", "run.yaml", "--out", "plain", "--watch")
     assert document["jobs"][0]["state"] == "COMPLETED", logs(folder / "plain")
     assert_same(reference, folder / "plain")
     seen = re.findall(r"CUDA_VISIBLE_DEVICES=(\d)", logs(folder / "plain"))
     assert sorted(seen) == ["0", "0", "1", "1"]
+    assert "inputs are read from the store" not in logs(folder / "plain")
+    (copies,) = (folder / "scratch").glob("ntk-inputs-*")
+    assert list(copies.iterdir()) == [], "the last worker removes what was staged"
+    assert "<html" in (folder / "plain/performance-report.html").read_text()
 
 
 def test_requeued_in_the_middle(folder: Path, reference: Path) -> None:

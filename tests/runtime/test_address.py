@@ -71,6 +71,18 @@ def test_its_workers_are_used(theirs: AddressCluster, tmp_path: Path) -> None:
     assert sorted(record.note["value"] for record in records) == [0, 1, 4, 9, 16]
 
 
+def test_a_report_on_their_work(theirs: AddressCluster, tmp_path: Path) -> None:
+    """Of this run's tasks, by workers that stay when it ends."""
+    pages: list[str] = []
+    with open_executor(AddressSettings(theirs)) as executor:
+        executor.report_to(pages.append)
+        executor.bind(acts.Act(tmp_path))
+        drive([Task("t", "square", (3,))], executor, on_records=lambda records: None)
+    (page,) = pages
+    assert "<html" in page
+    assert "square" in page
+
+
 def test_workers_of_other_versions_get_nothing(
     theirs: AddressCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
