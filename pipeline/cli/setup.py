@@ -64,7 +64,7 @@ def working(
     from pipeline.cli.progress import ProgressDisplay
     from pipeline.runtime.stop import StopFlag
     from pipeline.stages.board import Board
-    from pipeline.stages.session import open_session
+    from pipeline.stages.opening import open_session
     from pipeline.store.live import Sign
 
     if performance_report and ready.plan.resources.kind == "serial":

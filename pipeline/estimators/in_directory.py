@@ -15,12 +15,13 @@ from pipeline.config.load import load_cluster, validate
 from pipeline.config.model import RunConfig
 from pipeline.errors import GateError, InputError
 from pipeline.estimators.problem import Problem
+from pipeline.stages.opening import open_session
 from pipeline.stages.operator import stored_operator
 from pipeline.stages.order import run_stages
 from pipeline.stages.predict import PREDICTIONS
 from pipeline.stages.prepare import prepare
 from pipeline.stages.regression import ALPHA
-from pipeline.stages.session import Session, open_session
+from pipeline.stages.session import Session
 from pipeline.stages.solve import problem_of
 from pipeline.stages.solve_cholesky import kept_solve
 from pipeline.store.place import place

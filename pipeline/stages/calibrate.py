@@ -24,7 +24,8 @@ from pipeline.plan.tiles import TileGrid
 from pipeline.runtime.events import TaskDone
 from pipeline.stages import gram
 from pipeline.stages.kernels import KernelSpec
-from pipeline.stages.session import Progress, Session, open_session
+from pipeline.stages.opening import open_session
+from pipeline.stages.session import Progress, Session
 from pipeline.stages.worker import opened, worker_name
 from pipeline.store.place import place, temporary_beside
 

@@ -29,7 +29,7 @@ from pipeline.runtime.drive import drive
 from pipeline.runtime.executor import worker_name
 from pipeline.runtime.slurm_script import one_task
 from pipeline.stages import rundir
-from pipeline.stages.session import settings
+from pipeline.stages.workers import settings
 from pipeline.store.files import replace_file
 from pipeline.store.folder import folder_at
 from pipeline.store.place import ObjectPath, Place, place, temporary_beside

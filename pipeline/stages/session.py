@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
-import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,38 +13,27 @@ from typing import Any
 import numpy as np
 
 from pipeline import data
-from pipeline.config.cluster import AddressCluster, SshCluster
 from pipeline.config.model import RunConfig
 from pipeline.errors import GateError, InputError
 from pipeline.plan.resources import Resources
 from pipeline.plan.tasks import Record, Task, Tasks
 from pipeline.plan.tiles import TileGrid
-from pipeline.runtime import rendezvous
-from pipeline.runtime.cluster import (
-    AddressSettings,
-    LocalSettings,
-    RemoteSettings,
-    SerialSettings,
-    Settings,
-    SshSettings,
-    open_executor,
-)
+from pipeline.runtime.cluster import open_executor
 from pipeline.runtime.counters import counters
 from pipeline.runtime.drive import drive
 from pipeline.runtime.events import Event, Finished, Started, Summary, TaskDone
 from pipeline.runtime.executor import Work
-from pipeline.stages import extend as extending
-from pipeline.stages import rundir
-from pipeline.stages.depends import Depends, depends, fingerprint
+from pipeline.stages.depends import Depends, fingerprint
 from pipeline.stages.kernels import KernelSpec
 from pipeline.stages.worker import Stopwatch, stored_record
+from pipeline.stages.workers import peak_memory, settings
 from pipeline.store.arrays import ArrayStore, worker_name
 from pipeline.store.files import replace_file
 from pipeline.store.format import Compression
 from pipeline.store.journal import Journal
 from pipeline.store.layout import RunLayout
 from pipeline.store.lease import Lease
-from pipeline.store.place import Place, place
+from pipeline.store.place import Place
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +48,7 @@ class Progress:
 
 @dataclass
 class Session:
-    """What every stage needs. Opened by `open_session`; the workers start with the first task there is to do.
+    """What every stage needs. Opened by `opening.open_session`; the workers start with the first task there is to do.
 
     `peak_memory` is the largest resident size seen of any worker, in bytes, as measured after each set of tasks;
     `insecure`: what leaves this machine need not be encrypted, because a person said so; `performance_report`: Dask's
@@ -337,126 +324,3 @@ class Session:
             if self.on_workers is not None:
                 self.on_workers(self._executor)
         return self._executor
-
-
-def settings(resources: Resources, jobs: Place, *, insecure: bool = False) -> Settings:
-    """How to open the executor of these resources.
-
-    Args:
-        jobs: folder for what workers on other machines need and leave.
-        insecure: connections between machines need not be encrypted.
-
-    Raises:
-        InputError: they are those of a batch system, and this process is not in a job of ours; or they are fetched
-            through ssh for a run in a bucket.
-    """
-    r = resources
-    match r.entry:
-        case SshCluster() as where:
-            if not isinstance(jobs, Path):
-                raise InputError(
-                    f"{jobs}: workers of kind ssh find keys and scheduler in the run directory, which must be on a "
-                    "disk that they share",
-                    hint="give an --out there, or share the work out by `ntk gram --shard K/M` on each machine",
-                )
-            meeting = jobs.resolve() / f"scheduler-{os.getpid()}.json"
-            return SshSettings(where, meeting, insecure)
-        case AddressCluster() as where:
-            return AddressSettings(where, insecure)
-    match r.kind:
-        case "serial":
-            return SerialSettings()
-        case "slurm":
-            return RemoteSettings(
-                rendezvous.place(),
-                r.workers,
-                r.threads,
-                r.ready_seconds,
-                r.interface,
-                insecure,
-                r.dashboard_port,
-            )
-        case _:
-            return LocalSettings(
-                r.workers, r.threads, r.dashboard, r.gpus, r.gpu_shares, r.scratch, r.dashboard_port
-            )
-
-
-def peak_memory(pid: object) -> int:
-    """Largest resident size so far of a process of this machine, in bytes; 0 when it is not here."""
-    try:
-        status = Path(f"/proc/{pid}/status").read_text()
-    except OSError:
-        return 0
-    found = re.search(r"VmHWM:\s*(\d+) kB", status)
-    return int(found[1]) * 1024 if found else 0
-
-
-@contextlib.contextmanager
-def open_session(
-    config: RunConfig,
-    inputs: data.Inputs,
-    spec: KernelSpec,
-    identity: Depends,
-    grid: TileGrid,
-    resources: Resources,
-    *,
-    lease: str = "run",
-    listener: Callable[[Progress], None] | None = None,
-    stop: Any = None,
-    waiting: Callable[[str], None] | None = None,
-    folder: Path = Path(),
-    extend: bool = False,
-) -> Iterator[Session]:
-    """Take the run directory `config.out` and open it for work.
-
-    `folder` is what names in the configuration are relative to; with `extend` a run whose rows are the first of these
-    is grown; `waiting` is told when another holder must be watched before it can be called dead.
-
-    Raises:
-        InputError: the directory is another run's, or another process is at work on it.
-    """
-    # Workers on other machines stand somewhere else.
-    directory = place(config.out) if resources.entry is None else place(config.out).resolve()
-    stored_facts = rundir.resolved(directory)
-    grown_from: int | None = None
-    if stored_facts is not None:
-        if extend:
-            grown_from = extending.old_rows(directory, stored_facts, identity, inputs)
-        else:
-            rundir.refuse_other(directory, stored_facts, identity)
-        grown_from = grown_from or stored_facts.get(extending.EXTENDING)
-    if isinstance(directory, Path):
-        try:
-            directory.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(
-                f"{directory}: cannot be made: {error.strerror}", hint="choose another --out"
-            ) from None
-    stages = depends(config, identity, inputs.fingerprints)
-    with Lease(directory, lease, waiting=waiting) as held:
-        if lease == "run" or stored_facts is None:
-            facts = rundir.facts_of(identity, stages) | {
-                "folder": str(folder),
-                "rows": {"train": grid.n, "test": len(inputs.x_test)},
-                "outputs": inputs.outputs,
-                "classes": list(inputs.classes),
-                "tile": grid.tile,
-            }
-            # Said before anything is changed: whoever finds a half-grown run finishes that first.
-            growing = {} if grown_from is None else {extending.EXTENDING: grown_from}
-            rundir.write_run_yaml(directory, config, facts | growing)
-        journal = Journal(directory).load()
-        store = ArrayStore(directory, journal, writable=True)
-        if lease == "run":
-            store.sweep()
-        session = Session(
-            config, directory, inputs, spec, grid, identity, stages, resources, journal, store, held, listener, stop
-        )  # fmt: skip
-        with session._stack:
-            if lease == "run":
-                session._stack.callback(store.remove_scratch)
-            if grown_from is not None:
-                extending.extend(session, grown_from)
-                rundir.write_run_yaml(directory, config, facts)
-            yield session

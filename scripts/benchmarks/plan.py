@@ -11,8 +11,8 @@ import numpy as np
 
 from pipeline.config.cluster import LocalCluster
 from pipeline.stages import gram
+from pipeline.stages.opening import open_session
 from pipeline.stages.prepare import planned
-from pipeline.stages.session import open_session
 from scripts.benchmarks import report, runs
 
 

@@ -14,8 +14,9 @@ import numpy as np
 from pipeline.config.cluster import AnyCluster
 from pipeline.config.load import load_cluster, validate
 from pipeline.config.model import RunConfig
+from pipeline.stages.opening import open_session
 from pipeline.stages.prepare import Prepared, prepare
-from pipeline.stages.session import Progress, Session, open_session
+from pipeline.stages.session import Progress, Session
 
 RELU3 = [
     *[{"Dense": {"out_dim": 512, "W_std": 1.5, "b_std": 0.05}}, "Relu"] * 3,

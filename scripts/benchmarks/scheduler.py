@@ -24,8 +24,8 @@ from pipeline.runtime.cluster import LocalSettings, open_executor
 from pipeline.runtime.drive import drive
 from pipeline.stages import gram
 from pipeline.stages.inputs import store_inputs
+from pipeline.stages.opening import open_session
 from pipeline.stages.prepare import prepare
-from pipeline.stages.session import open_session
 from pipeline.store.journal import Journal
 
 CPU_WORKERS = 2

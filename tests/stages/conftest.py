@@ -13,9 +13,9 @@ import pytest
 from pipeline.config.cluster import SerialCluster
 from pipeline.config.load import validate
 from pipeline.config.model import RunConfig
+from pipeline.stages.opening import open_session
 from pipeline.stages.order import run_stages
 from pipeline.stages.prepare import Prepared, prepare
-from pipeline.stages.session import open_session
 
 ARCHITECTURE = [{"Dense": {"out_dim": 64, "W_std": 1.5, "b_std": 0.05}}, "Relu", {"Dense": {"out_dim": 1}}]
 

@@ -18,9 +18,10 @@ from pipeline.config.model import RunConfig
 from pipeline.runtime import rendezvous
 from pipeline.runtime.attendant import ATTACHED
 from pipeline.runtime.events import TaskDone
+from pipeline.stages.opening import open_session
 from pipeline.stages.order import run_stages
 from pipeline.stages.prepare import prepare
-from pipeline.stages.session import Progress, Session, open_session
+from pipeline.stages.session import Progress, Session
 
 SLOW = """
 import time

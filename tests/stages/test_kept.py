@@ -22,9 +22,10 @@ from pipeline.plan import show
 from pipeline.plan.tiles import TileGrid
 from pipeline.stages import operator
 from pipeline.stages.kept import KeptTiles
+from pipeline.stages.opening import open_session
 from pipeline.stages.order import run_stages
 from pipeline.stages.prepare import prepare
-from pipeline.stages.session import Session, open_session
+from pipeline.stages.session import Session
 from tests.object_store import Proxy, bucket, proxy, server  # noqa: F401
 
 

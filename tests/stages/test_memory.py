@@ -12,9 +12,9 @@ from pipeline.config.cluster import LocalCluster
 from pipeline.config.load import validate
 from pipeline.config.model import RunConfig
 from pipeline.plan import memory
+from pipeline.stages.opening import open_session
 from pipeline.stages.order import run_stages
 from pipeline.stages.prepare import prepare
-from pipeline.stages.session import open_session
 from tests.stages.conftest import ARCHITECTURE
 
 

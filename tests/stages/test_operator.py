@@ -16,7 +16,7 @@ from pipeline.plan.products import Patches
 from pipeline.plan.resources import Resources
 from pipeline.plan.tiles import TileGrid
 from pipeline.stages import operator
-from pipeline.stages.session import open_session
+from pipeline.stages.opening import open_session
 from pipeline.store.faults import TileError
 
 

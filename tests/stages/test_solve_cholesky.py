@@ -14,7 +14,8 @@ from pipeline.errors import GateError
 from pipeline.plan.cholesky import cholesky_tasks
 from pipeline.stages import gram
 from pipeline.stages.cholesky_work import CholeskyWork, Factor
-from pipeline.stages.session import Session, open_session
+from pipeline.stages.opening import open_session
+from pipeline.stages.session import Session
 from pipeline.store.faults import TileError
 from tests.stages.conftest import ARCHITECTURE, Runner
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from pipeline.config.cluster import LocalCluster
 from pipeline.config.load import validate
 from pipeline.config.model import RunConfig
+from pipeline.stages.opening import open_session
 from pipeline.stages.order import run_stages
 from pipeline.stages.prepare import prepare
-from pipeline.stages.session import open_session
 from pipeline.store.place import ObjectPath
 from tests.object_store import Proxy, bucket, contents, proxy, server  # noqa: F401
 
