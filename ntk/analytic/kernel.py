@@ -41,14 +41,14 @@ def outer_kernel(
     *,
     graphs: tuple[Array, Array] | None = None,
     doubting: bool = False,
-    blocked: bool = False,
+    block: tuple[int, int] | None = None,
 ) -> tuple[dict[str, Array], Array | None]:
     """Kernels of all pairs and, if asked, the doubt (n1, n2) about them. graphs: the patterns of Aggregate.
 
-    `blocked`: take a few pairs of inputs with positions at a time, as the memory for their temporaries wants it.
+    block: take so many rows of x1 and of x2 at a time, divisors of theirs, for the memory of their temporaries.
     """
-    if blocked and x1.ndim > 2:
-        return _spatial_blocks(layer, x1, x2, names, graphs, doubting)
+    if block is not None:
+        return _in_blocks(layer, x1, x2, names, graphs, doubting, block)
     state = inputs.outer(x1, x2, full=needs_full(layer), wants_ntk="ntk" in names, doubting=doubting)
     state = propagate(layer, replace(state, graphs=graphs))
     return read_out(state, names), state.doubt
@@ -68,37 +68,46 @@ def kernel_of_products(
     return read_out(state, names), state.doubt
 
 
-def _spatial_blocks(
+def _in_blocks(
     layer: Layer,
     x1: Array,
     x2: Array,
     names: tuple[str, ...],
     graphs: tuple[Array, Array] | None,
     doubting: bool,
+    block: tuple[int, int],
 ) -> tuple[dict[str, Array], Array | None]:
-    """`outer_kernel` in blocks of b1 × b2 pairs."""
-    per_pair = cost(layer, x1.shape[1:], get=names).bytes_per_pair * x1.dtype.itemsize / 8
-    most = max(1, int(BLOCK_BYTES / per_pair))
-    b2 = _divisor(x2.shape[0], min(most, 16))
-    b1 = _divisor(x1.shape[0], max(1, most // b2))
+    """`outer_kernel` in blocks of b1 × b2 pairs, all computed alike, however many there are."""
 
     def blocks(x: Array, graph: Array | None, size: int) -> tuple[Array, Array | None]:
         return jax.tree.map(lambda a: a.reshape(-1, size, *a.shape[1:]), (x, graph))
 
     graph1, graph2 = graphs or (None, None)
-    blocks2 = blocks(x2, graph2, b2)
+    blocks2 = blocks(x2, graph2, block[1])
 
     def rows(first: tuple[Array, Any]) -> tuple[dict[str, Array], Array | None]:
-        def block(second: tuple[Array, Any]) -> tuple[dict[str, Array], Array | None]:
-            both = None if graphs is None else (first[1], second[1])
-            return outer_kernel(layer, first[0], second[0], names, graphs=both, doubting=doubting)
+        def one(second: tuple[Array, Any]) -> tuple[dict[str, Array], Array | None]:
+            # Settled: a loop over a single block is none to XLA, which would fuse it with what stands around it.
+            (x1, g1), (x2, g2) = lax.optimization_barrier((first, second))
+            both = None if graphs is None else (g1, g2)
+            return lax.optimization_barrier(
+                outer_kernel(layer, x1, x2, names, graphs=both, doubting=doubting)
+            )
 
-        return lax.map(block, blocks2)
+        return lax.map(one, blocks2)
 
     def whole(k: Array) -> Array:  # (blocks of x1, blocks of x2, b1, b2)
         return jnp.swapaxes(k, 1, 2).reshape(x1.shape[0], x2.shape[0], *k.shape[4:])
 
-    return jax.tree.map(whole, lax.map(rows, blocks(x1, graph1, b1)))
+    return jax.tree.map(whole, lax.map(rows, blocks(x1, graph1, block[0])))
+
+
+def block_within(layer: Layer, shape: tuple[int, ...], itemsize: int, rows: int) -> tuple[int, int]:
+    """The block of pairs of inputs with positions for `outer_kernel`, whose sides divide `rows`."""
+    per_pair = cost(layer, shape, get=("nngp",)).bytes_per_pair * itemsize / 8
+    most = max(1, int(BLOCK_BYTES / per_pair))
+    b2 = _divisor(rows, min(most, 16))
+    return _divisor(rows, max(1, most // b2)), b2
 
 
 def _divisor(n: int, most: int) -> int:

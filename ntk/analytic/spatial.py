@@ -48,10 +48,10 @@ def wanted(size: Block, n1: int, n2: int, symmetric: bool) -> np.ndarray:
 
 
 @lru_cache(maxsize=256)
-def outer(staged: Staged, names: tuple[str, ...], size: Block, limit: float) -> Any:
+def outer(staged: Staged, names: tuple[str, ...], size: Block, grain: int, limit: float) -> Any:
     """``f(x1, x2, corners, count)``: the kernels by name, (n1, n2), in the first `count` blocks of `corners`, NaN where
-    the doubt exceeds `limit`, zero in other blocks; n1 and n2 whole blocks. One compiled kernel serves full, cropped
-    and symmetric tiles."""
+    the doubt exceeds `limit`, zero in other blocks; n1 and n2 are multiples of `grain`, and that of a block's sides.
+    One compiled kernel serves full, cropped and symmetric tiles."""
 
     if fused(staged):
         from ntk.analytic.pallas_displacement import outer as between
@@ -59,7 +59,7 @@ def outer(staged: Staged, names: tuple[str, ...], size: Block, limit: float) -> 
         between = partial(displaced.outer, doubting=True)
 
     def run(x1: Array, x2: Array, corners: Array, count: Array) -> dict[str, Array]:
-        first, second = _rows(staged, x1), _rows(staged, x2)
+        first, second = _rows(staged, x1, grain), _rows(staged, x2, grain)
 
         def one(k: Array, values: dict[str, Array]) -> dict[str, Array]:
             i, j = corners[k, 0], corners[k, 1]
@@ -77,15 +77,15 @@ def outer(staged: Staged, names: tuple[str, ...], size: Block, limit: float) -> 
     return jax.jit(run)
 
 
-def _rows(staged: Staged, x: Array) -> Rows:
-    """`displaced.variances`, some rows at a time."""
-    n = x.shape[0]
-    size = rows_at_once(staged, x.dtype.itemsize, n, device=device())
-    while n % size:
-        size //= 2
-    if size == n:
-        return displaced.variances(staged, x)
-    parts = lax.map(lambda part: displaced.variances(staged, part), x.reshape(-1, size, *x.shape[1:]))
+def _rows(staged: Staged, x: Array, grain: int) -> Rows:
+    """`displaced.variances`, some rows at a time: always as many, for their values depend on it in the last bit."""
+    n, size = x.shape[0], rows_at_once(staged, x.dtype.itemsize, grain, device=device())
+
+    def part(x: Array) -> Rows:
+        # Settled: a loop over a single part is none to XLA, which would fuse it with what stands around it.
+        return lax.optimization_barrier(displaced.variances(staged, lax.optimization_barrier(x)))
+
+    parts = lax.map(part, x.reshape(-1, size, *x.shape[1:]))
     return jax.tree.map(lambda a: jnp.moveaxis(a, 0, -2).reshape(*a.shape[1:-1], n), parts)
 
 

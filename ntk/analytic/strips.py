@@ -3,12 +3,16 @@
 BLAS because XLA's own product takes up to 1.3 times as long, strips because arrays as large as a tile would be mapped
 anew, page by page, for every tile: the products have their memory for good, a strip's results are small enough for the
 allocator to hand out again.
+
+BLAS adds in an order that depends on the shape of a product, on how many threads share it, and at the edges on the
+place of an entry. So a tile is multiplied in blocks of one shape, the last one padded: an entry depends on its two
+rows and on their places in their blocks, and not on how many blocks are computed together.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -22,11 +26,14 @@ from threadpoolctl import threadpool_limits
 from ntk.analytic.kernel import kernel_of_products
 from ntk.stax.layer import Layer
 
+BLOCK = 1024
+"""The most rows of a block: smaller ones take BLAS up to a tenth longer, which copies their rows for each product."""
+
 STRIP = 256
-"""Rows of a strip."""
+"""The most rows of a strip."""
 
 MULTIPLE = 64
-"""The width of a tile is rounded up to this."""
+"""The rows of a block are rounded up to this."""
 
 Strip = Callable[[jax.Array, np.ndarray, np.ndarray, np.ndarray], dict[str, jax.Array]]
 
@@ -36,13 +43,22 @@ def padded_to(rows: int, multiple: int) -> int:
     return -(-rows // multiple) * multiple
 
 
-@dataclass(frozen=True, slots=True)
-class Vectors:
-    """Rows of inputs and their mean squares, zeros below: BLAS adds in an order that depends on the shape, which is
-    therefore the same for every tile.
+def shared_out(rows: int, most: int, multiple: int = 1) -> int:
+    """The size of parts that hold `rows`, as few as there can be of `most` rows each, in `multiple`s."""
+    return padded_to(-(-rows // -(-rows // most)), multiple)
 
-    x: (width, channels), the inputs themselves, or over √channels (`divided`) where their squares would overflow.
-    mean_squares: (rows,), whole strips of them. count: rows that are inputs.
+
+def block_rows(tile: int) -> int:
+    """Rows of the blocks of a tile."""
+    return shared_out(tile, BLOCK, MULTIPLE)
+
+
+@dataclass(frozen=True, slots=True)
+class BlockOfRows:
+    """Rows of inputs and their mean squares, zeros below.
+
+    x: (rows of a block, channels), the inputs themselves, or over √channels (`divided`) where their squares would
+    overflow. mean_squares: (rows,), whole strips of them. count: rows that are inputs.
     """
 
     x: np.ndarray
@@ -51,14 +67,13 @@ class Vectors:
     count: int
 
     @staticmethod
-    def of(x: np.ndarray, dtype: np.dtype, tile: int) -> Vectors:
-        """x (n ≤ tile, channels) in the precision of `dtype`; no copy of a whole tile that is in it already."""
+    def of(x: np.ndarray, dtype: np.dtype, size: int) -> BlockOfRows:
+        """x (n ≤ size, channels) in the precision of `dtype`; no copy of a whole block that is in it already."""
         count, channels = x.shape
-        width = padded_to(tile, MULTIPLE)
-        if count == width and x.dtype == dtype and x.flags.c_contiguous:
+        if count == size and x.dtype == dtype and x.flags.c_contiguous:
             padded = x
         else:
-            padded = np.zeros((width, channels), dtype)
+            padded = np.zeros((size, channels), dtype)
             padded[:count] = x
         with np.errstate(over="ignore"):
             squares = np.einsum("ij,ij->i", padded, padded)
@@ -66,9 +81,25 @@ class Vectors:
         if divided:
             padded = padded * np.asarray(channels**-0.5, dtype)
             squares = np.einsum("ij,ij->i", padded, padded)
-        mean_squares = np.zeros(padded_to(width, min(STRIP, width)), dtype)
-        mean_squares[:width] = squares if divided else squares / channels
-        return Vectors(padded, mean_squares, divided, count)
+        height = shared_out(size, STRIP)
+        mean_squares = np.zeros(padded_to(size, height), dtype)
+        mean_squares[:size] = squares if divided else squares / channels
+        return BlockOfRows(padded, mean_squares, divided, count)
+
+
+@dataclass(frozen=True, slots=True)
+class Vectors:
+    """The rows of one side of a tile in blocks of one shape."""
+
+    blocks: tuple[BlockOfRows, ...]
+    count: int
+    dtype: np.dtype
+
+    @staticmethod
+    def of(x: np.ndarray, dtype: np.dtype, size: int) -> Vectors:
+        """x (n, channels) in the precision of `dtype`, in blocks of `size` rows."""
+        parts = (x[top : top + size] for top in range(0, len(x), size))
+        return Vectors(tuple(BlockOfRows.of(part, dtype, size) for part in parts), len(x), dtype)
 
 
 @lru_cache(maxsize=256)
@@ -86,31 +117,38 @@ def strip_kernel(layer: Layer, names: tuple[str, ...], channels: int) -> Strip:
 
 
 def outer_in_strips(
-    run: Strip, names: tuple[str, ...], side1: Vectors, side2: Vectors, *, symmetric: bool
+    run: Strip, names: tuple[str, ...], side1: Vectors, side2: Vectors, blocks: Iterable[tuple[int, int]]
 ) -> dict[str, np.ndarray]:
-    """The kernels of all pairs by name, (n1, n2); of a symmetric tile those above the diagonal, the others to rounding.
+    """The kernels by name, (n1, n2), in some blocks of the rows of either side; what is in the others has no meaning.
 
     Call it where 64-bit types are enabled.
     """
-    (width, channels), dtype = side1.x.shape, side1.x.dtype
-    height = min(STRIP, width)
-    values = {name: np.empty((side1.count, side2.count), dtype) for name in names}
-    products = _scratch(len(side1.mean_squares), width, dtype)
-    scale = np.asarray(channels ** (-0.5 * ((not side1.divided) + (not side2.divided))), dtype)
-    # Of a symmetric tile NumPy computes one half.
-    rows = width if symmetric else min(padded_to(side1.count, height), width)
-    np.matmul(side1.x[:rows], side2.x.T, out=products[:rows])
-    for top in range(0, side1.count, height):
+    values = {name: np.empty((side1.count, side2.count), side1.dtype) for name in names}
+    for i, j in blocks:
+        one, two = side1.blocks[i], side2.blocks[j]
+        size = len(one.x)
+        here = np.s_[i * size : i * size + one.count, j * size : j * size + two.count]
+        _block(run, one, two, {name: value[here] for name, value in values.items()})
+    return values
+
+
+def _block(run: Strip, one: BlockOfRows, two: BlockOfRows, out: dict[str, np.ndarray]) -> None:
+    (size, channels), dtype = one.x.shape, one.x.dtype
+    height = shared_out(size, STRIP)
+    products = _scratch(len(one.mean_squares), size, dtype)
+    scale = np.asarray(channels ** (-0.5 * ((not one.divided) + (not two.divided))), dtype)
+    # Of a block with itself NumPy computes one half.
+    np.matmul(one.x, two.x.T, out=products[:size])
+    for top in range(0, one.count, height):
         strip = run(
             jax.device_put(products[top : top + height], may_alias=True),
             scale,
-            side1.mean_squares[top : top + height],
-            side2.mean_squares[:width],
+            one.mean_squares[top : top + height],
+            two.mean_squares[:size],
         )
-        for name, value in values.items():
+        for name, value in out.items():
             here = value[top : top + height]
-            here[...] = np.asarray(strip[name])[: len(here), : side2.count]
-    return values
+            here[...] = np.asarray(strip[name])[: len(here), : two.count]
 
 
 _kept = threading.local()

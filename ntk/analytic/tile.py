@@ -5,6 +5,9 @@ angle so near 0 or π that its own rounding error would show (`ntk.analytic.dual
 symmetric tile, are filled by the exact paired kernel in float64. (A hole rather than a second output: it keeps all
 layers of a network of vectors in one loop over the pairs.) An entry depends on its two rows alone: not on the other
 rows of the tile, on padding, or on which process computes it.
+
+Nor on what is computed together: a tile is made of blocks of one shape, and whatever is decided or computed for several
+entries at once is so within one block. So a tile may be cut into parts of whole blocks, which are the same bit for bit.
 """
 
 from __future__ import annotations
@@ -20,23 +23,28 @@ import numpy as np
 from ntk.analytic import spatial
 from ntk.analytic.admission import check_rows_alone, check_weights
 from ntk.analytic.costs import cost
-from ntk.analytic.kernel import check_inputs, outer_kernel, paired_kernel
+from ntk.analytic.kernel import block_within, check_inputs, outer_kernel, paired_kernel
 from ntk.analytic.mirror import mirror
 from ntk.analytic.results import asked
-from ntk.analytic.staging import staged
-from ntk.analytic.strips import Vectors, outer_in_strips, strip_kernel
+from ntk.analytic.staging import Staged, staged
+from ntk.analytic.strips import Vectors, block_rows, outer_in_strips, padded_to, shared_out, strip_kernel
 from ntk.stax.layer import Layer
 
 Precision = Literal["float32", "float64"]
 
 #: A pair is recomputed when nearly singular angles, as a share of positions summed over layers, exceed this.
 _DOUBT_LIMIT = 0.02
-#: Share of a float32 tile in doubt above which the doubtful entries come from a float64 tile rather than one by one.
-_WHOLE_TILE = 0.1
-#: Pairs per call of the exact paired kernel: the small size for a handful, the large one for many.
-_PAIRS = (64, 512)
+#: Share of a float32 block in doubt above which its doubtful entries come from a float64 one rather than one by one:
+#: of vectors, whose pairs cost hundreds of times as much one by one, and of inputs with positions.
+_WHOLE_BLOCK = {"vectors": 0.0025, "positions": 0.1}
+#: Pairs per call of the exact paired kernel: for the handful of a block that is in doubt, and for rows with themselves.
+_PAIRS, _ROWS = 64, 512
+#: The first of these for inputs with positions on a CPU, which fill its caches sooner.
+_PAIRS_OF_POSITIONS = 16
 #: Bytes of temporaries of such a call: with residuals a pair takes about twice what its covariances alone take.
 _PAIRS_BYTES = 2**27
+#: Rows of a block where pairs of inputs with positions go through the plain interpreter.
+_BLOCK_OF_POSITIONS = 64
 
 
 Side = tuple[np.ndarray, ...]
@@ -44,13 +52,15 @@ DeviceSide = tuple[jax.Array, ...]
 """What is known of some rows: (inputs,), or (inputs, graphs) for an architecture with Aggregate; rows first. On the
 device they are padded to the tile."""
 Loaded = DeviceSide | Vectors
+Corner = tuple[int, int]
+"""Indices of a block of rows of either side."""
 
 
 @lru_cache(maxsize=256)
-def _outer(layer: Layer, names: tuple[str, ...]) -> Any:
+def _outer(layer: Layer, names: tuple[str, ...], block: tuple[int, int]) -> Any:
     def run(side1: DeviceSide, side2: DeviceSide) -> dict[str, jax.Array]:
         x1, x2, graphs = _both(side1, side2)
-        values, doubt = outer_kernel(layer, x1, x2, names, graphs=graphs, doubting=True, blocked=x1.ndim > 2)
+        values, doubt = outer_kernel(layer, x1, x2, names, graphs=graphs, doubting=True, block=block)
         assert doubt is not None
         hole = doubt if doubt.dtype == bool else doubt > _DOUBT_LIMIT
         return {name: jnp.where(hole, jnp.nan, value) for name, value in values.items()}
@@ -92,7 +102,12 @@ class TileKernel:
 
     get: the kernels wanted, of "ntk" and "nngp". precision "float64" is exact to rounding; "float32" computes in
     float32 and is within 1e-5 of float64 in every entry for the arc-cosine family. tile: rows of the largest batch;
-    smaller ones are padded to it, so that one compiled kernel serves a whole run.
+    smaller ones are padded to it, so that one compiled kernel serves a whole run. part_of: rows of the tile that tiles
+    of this size, in whole multiples of its `grain`, are parts of: they equal it bit for bit.
+
+    Attributes:
+        grain: rows of the blocks that a tile is made of.
+        divisible: whether tiles of fewer rows than that would take less memory: on an accelerator.
 
     Raises ArchitectureError when the architecture cannot take such inputs, has no scalar kernel for them (positions or
     branches are left), lets an entry depend on other rows (BatchNorm), or has no layer with weights and the NTK is
@@ -107,6 +122,7 @@ class TileKernel:
         get: tuple[str, ...] = ("ntk",),
         precision: Precision = "float64",
         tile: int,
+        part_of: int | None = None,
     ) -> None:
         if precision not in ("float32", "float64"):
             raise ValueError(f"precision must be float32 or float64, got {precision!r}")
@@ -121,6 +137,11 @@ class TileKernel:
         check_rows_alone(architecture)
         check_weights(architecture, self.names)
         self._staged = staged(architecture, self.input_shape)
+        self._whole = part_of or tile
+        self.grain = self._block_rows()
+        self.divisible = spatial.device() != "cpu"
+        if part_of is not None and tile % self.grain:
+            raise ValueError(f"parts of a tile must be multiples of {self.grain} rows, got {tile}")
 
     def load(self, x: np.ndarray, graphs: np.ndarray | None = None) -> Rows:
         """x (n ≤ tile, \\*input_shape) for several tiles: checked, padded and put on the device once.
@@ -136,9 +157,9 @@ class TileKernel:
 
     def _loaded(self, side: Side, dtype: np.dtype) -> Loaded:
         with jax.enable_x64(True):
-            if len(side) == 1 and len(self.input_shape) == 1 and jax.default_backend() == "cpu":
-                return Vectors.of(side[0], dtype, self.tile)
-            return _padded(side, self._rows(dtype), dtype)
+            if len(side) == 1 and self._in_strips():
+                return Vectors.of(side[0], dtype, self.grain)
+            return _padded(side, padded_to(self.tile, self.grain), dtype)
 
     def __call__(self, x1: np.ndarray | Rows, x2: np.ndarray | Rows | None = None) -> dict[str, np.ndarray]:
         """The kernels of x1 (n1 ≤ tile, \\*input_shape) with x2, or with itself when x2 is None.
@@ -148,26 +169,17 @@ class TileKernel:
         """
         rows = x1 if isinstance(x1, Rows) else self.load(x1)
         columns = rows if x2 is None else x2 if isinstance(x2, Rows) else self.load(x2)
-        values = self._fast(rows.loaded, columns.loaded, len(rows), len(columns), symmetric=x2 is None)
+        blocks = self._blocks(len(rows), len(columns), symmetric=x2 is None)
+        values = self._fast(
+            rows.loaded, columns.loaded, len(rows), len(columns), blocks, symmetric=x2 is None
+        )
+        values = self._filled(values, rows.host, columns.host, blocks, symmetric=x2 is None)
         if x2 is None:
             exact = self._diagonal(rows.host)
             values = {name: _writable(value) for name, value in values.items()}
             for name, value in values.items():
                 np.fill_diagonal(value, exact[name])
                 mirror(value)
-        holes = np.isnan(next(iter(values.values())))
-        if holes.any():
-            values = {name: _writable(value) for name, value in values.items()}
-            self._fill(
-                values,
-                np.triu(holes, 1) if x2 is None else holes,
-                rows.host,
-                columns.host,
-                symmetric=x2 is None,
-            )
-            if x2 is None:
-                for value in values.values():
-                    mirror(value)
         return values
 
     def diagonal(self, x: np.ndarray) -> dict[str, np.ndarray]:
@@ -176,99 +188,155 @@ class TileKernel:
         return self._diagonal((x,))
 
     def _diagonal(self, side: Side) -> dict[str, np.ndarray]:
-        rows = np.arange(len(side[0]))
-        values = self._exact(side, side, rows, rows, itself=True)
-        return {name: value.astype(self.dtype) for name, value in values.items()}
+        parts: list[dict[str, np.ndarray]] = []
+        for top in range(0, len(side[0]), self.grain):
+            rows = np.arange(top, min(top + self.grain, len(side[0])))
+            parts.append(self._exact(side, side, rows, rows, itself=True))
+        return {name: _joined([part[name] for part in parts]).astype(self.dtype) for name in self.names}
+
+    def _blocks(self, n1: int, n2: int, *, symmetric: bool) -> list[Corner]:
+        """The blocks that hold an entry, of a symmetric tile one above the diagonal or on it."""
+        return [
+            (i, j)
+            for i in range(-(-n1 // self.grain))
+            for j in range(i if symmetric else 0, -(-n2 // self.grain))
+        ]
 
     def _fast(
-        self, side1: Loaded, side2: Loaded, n1: int, n2: int, *, symmetric: bool
+        self, side1: Loaded, side2: Loaded, n1: int, n2: int, blocks: list[Corner], *, symmetric: bool
     ) -> dict[str, np.ndarray]:
-        """The kernels with holes; of a symmetric tile at least those above the diagonal."""
+        """The kernels with holes in these blocks; of a symmetric tile at least those above the diagonal."""
         with jax.enable_x64(True):
             if isinstance(side1, Vectors):
                 assert isinstance(side2, Vectors)
                 run = strip_kernel(self.architecture, self.names, self.input_shape[0])
-                return outer_in_strips(run, self.names, side1, side2, symmetric=symmetric)
+                return outer_in_strips(run, self.names, side1, side2, blocks)
             assert not isinstance(side2, Vectors)
             if self._staged is None:
-                values = _outer(self.architecture, self.names)(side1, side2)
+                values = _outer(self.architecture, self.names, self._pairs_block())(side1, side2)
             else:
-                values = self._in_blocks(side1[0], side2[0], n1, n2, symmetric)
+                values = self._staged_outer(self._staged, side1[0], side2[0], n1, n2, blocks, symmetric)
         return {name: np.asarray(value)[:n1, :n2] for name, value in values.items()}
 
-    def _in_blocks(
-        self, x1: jax.Array, x2: jax.Array, n1: int, n2: int, symmetric: bool
+    def _staged_outer(
+        self,
+        plan: Staged,
+        x1: jax.Array,
+        x2: jax.Array,
+        n1: int,
+        n2: int,
+        blocks: list[Corner],
+        symmetric: bool,
     ) -> dict[str, jax.Array]:
-        assert self._staged is not None
-        size = spatial.block_of(self._staged, x1.dtype.itemsize, self.tile)
+        size = spatial.block_of(plan, x1.dtype.itemsize, self._whole)
         corners = spatial.wanted(size, n1, n2, symmetric)
+        inside = set(blocks)
+        corners = corners[[(i // self.grain, j // self.grain) in inside for i, j in corners.tolist()]]
         most = (len(x1) // size.b1) * (len(x2) // size.b2)
-        return spatial.outer(self._staged, self.names, size, _DOUBT_LIMIT)(
+        return spatial.outer(plan, self.names, size, self.grain, _DOUBT_LIMIT)(
             x1, x2, _pad(corners, most, np.int32), np.int32(len(corners))
         )
 
-    def _rows(self, dtype: np.dtype) -> int:
-        """The rows that a tile is padded to."""
-        if self._staged is None:
-            return self.tile
-        return spatial.block_of(self._staged, dtype.itemsize, self.tile).padded(self.tile)
+    def _in_strips(self) -> bool:
+        return len(self.input_shape) == 1 and jax.default_backend() == "cpu"
 
-    def _fill(
+    def _block_rows(self) -> int:
+        """`grain`, from the size of whole tiles, for either precision."""
+        if self._staged is not None:
+            sizes = [spatial.block_of(self._staged, itemsize, self._whole) for itemsize in (4, 8)]
+            return max(max(size.b1, size.b2) for size in sizes)
+        if len(self.input_shape) == 1:
+            return block_rows(self._whole)
+        return shared_out(self._whole, _BLOCK_OF_POSITIONS, min(16, self._whole))
+
+    def _pairs_block(self) -> tuple[int, int]:
+        """The pairs that the plain interpreter takes at once."""
+        if len(self.input_shape) == 1:
+            return self.grain, self.grain
+        return block_within(self.architecture, self.input_shape, self.dtype.itemsize, self.grain)
+
+    def _filled(
         self,
         values: dict[str, np.ndarray],
-        holes: np.ndarray,
         side1: Side,
         side2: Side,
+        blocks: list[Corner],
         *,
         symmetric: bool,
-    ) -> None:
-        if self.dtype == np.float32 and np.count_nonzero(holes) > _WHOLE_TILE * holes.size:
-            wide_dtype = np.dtype(np.float64)
-            wide1, wide2 = (self._loaded(side, wide_dtype) for side in (side1, side2))
-            wide = self._fast(wide1, wide2, len(side1[0]), len(side2[0]), symmetric=symmetric)
-            for name, value in values.items():
-                np.copyto(value, wide[name], where=holes, casting="same_kind")
-            holes = holes & np.isnan(next(iter(wide.values())))
-        rows, columns = np.nonzero(holes)
-        if len(rows):
-            for name, exact in self._exact(side1, side2, rows, columns).items():
-                values[name][rows, columns] = exact
+    ) -> dict[str, np.ndarray]:
+        """The kernels with the holes of these blocks filled, of a symmetric tile those above the diagonal."""
+        holes = self._holes(next(iter(values.values())), blocks, symmetric)
+        if not holes:
+            return values
+        values = {name: _writable(value) for name, value in values.items()}
+        share = _WHOLE_BLOCK["vectors" if len(self.input_shape) == 1 else "positions"]
+        most = share * self.grain**2 if self.dtype == np.float32 else np.inf
+        many = [block for block, (rows, _) in holes.items() if len(rows) > most]
+        if many:
+            dtype = np.dtype(np.float64)
+            wide1 = self._loaded(side1, dtype)
+            wide2 = wide1 if side2 is side1 else self._loaded(side2, dtype)
+            wide = self._fast(wide1, wide2, len(side1[0]), len(side2[0]), many, symmetric=symmetric)
+            for block in many:
+                rows, columns = holes[block]
+                for name, value in values.items():
+                    value[rows, columns] = wide[name][rows, columns]
+                left = np.isnan(wide[self.names[0]][rows, columns])
+                holes[block] = rows[left], columns[left]
+        for rows, columns in holes.values():
+            if len(rows):
+                for name, exact in self._exact(side1, side2, rows, columns).items():
+                    values[name][rows, columns] = exact
+        return values
+
+    def _holes(
+        self, values: np.ndarray, blocks: list[Corner], symmetric: bool
+    ) -> dict[Corner, tuple[np.ndarray, np.ndarray]]:
+        """Rows and columns of the holes of each block that has some."""
+        found: dict[Corner, tuple[np.ndarray, np.ndarray]] = {}
+        for i, j in blocks:
+            top, left = i * self.grain, j * self.grain
+            holes = np.isnan(values[top : top + self.grain, left : left + self.grain])
+            if symmetric and i == j:
+                holes = np.triu(holes, 1)
+            if holes.any():
+                rows, columns = np.nonzero(holes)
+                found[i, j] = rows + top, columns + left
+        return found
 
     def _exact(
         self, side1: Side, side2: Side, rows: np.ndarray, columns: np.ndarray, itself: bool = False
     ) -> dict[str, np.ndarray]:
-        """float64 kernels of row rows[i] of one side with row columns[i] of the other; `itself`: of all rows with
-        themselves."""
+        """float64 kernels of row rows[i] of one side with row columns[i] of the other; `itself`: of neighbouring rows
+        with themselves."""
         run = (
             _paired(self.architecture, self.names, itself)
             if self._staged is None
             else spatial.paired(self._staged, self.names, itself)
         )
-        size = self._pairs(len(rows))
+        size = self._pairs(itself)
         parts: list[dict[str, np.ndarray]] = []
         with jax.enable_x64(True):
             for start in range(0, len(rows), size):
-                here = np.s_[start : start + size]
-                # Rows with themselves are neighbours in memory, which need not be gathered.
-                one, two = (here, here) if itself else (rows[here], columns[here])
+                one, two = rows[start : start + size], columns[start : start + size]
+                if itself:  # neighbours in memory, which need not be gathered
+                    one = two = slice(one[0], one[-1] + 1)
                 first = _padded(tuple(a[one] for a in side1), size, np.float64)
                 second = first if itself else _padded(tuple(a[two] for a in side2), size, np.float64)
                 part = run(first, second)
-                count = len(rows[here])
+                count = len(rows[start : start + size])
                 parts.append({name: np.asarray(value)[:count] for name, value in part.items()})
-        return {
-            name: np.concatenate([part[name] for part in parts]) if parts else np.empty(0)
-            for name in self.names
-        }
+        return {name: _joined([part[name] for part in parts]) for name in self.names}
 
-    def _pairs(self, count: int) -> int:
-        """Pairs per call of the paired kernel: one of two sizes, each compiled once, within the memory of a block."""
+    def _pairs(self, itself: bool) -> int:
+        """Pairs per call of the paired kernel within the memory of a block. One size for every call: values depend on
+        it in the last bit."""
+        wanted = shared_out(self.grain, _ROWS) if itself else _PAIRS
         if self._staged is not None:
-            few, many = (spatial.pairs_at_once(self._staged, size) for size in _PAIRS)
-            return few if count <= few else many
+            on_cpu = spatial.device() == "cpu" and not itself
+            return spatial.pairs_at_once(self._staged, _PAIRS_OF_POSITIONS if on_cpu else wanted)
         per_pair = 2 * cost(self.architecture, self.input_shape, get=self.names).bytes_per_pair
-        few, many = (max(1, min(size, int(_PAIRS_BYTES / per_pair))) for size in _PAIRS)
-        return few if count <= few else many
+        return max(1, min(wanted, int(_PAIRS_BYTES / per_pair)))
 
     def _check(self, x: np.ndarray, rows: bool = True) -> None:
         if x.shape[1:] != self.input_shape:
@@ -277,6 +345,10 @@ class TileKernel:
             )
         if rows and len(x) > self.tile:
             raise ValueError(f"at most {self.tile} rows make a tile, got {len(x)}")
+
+
+def _joined(parts: list[np.ndarray]) -> np.ndarray:
+    return np.concatenate(parts) if parts else np.empty(0)
 
 
 def _writable(array: np.ndarray) -> np.ndarray:

@@ -26,7 +26,17 @@ ASYMMETRY = 1e-5
 
 class TileFunction(Protocol):
     """What computes one tile: rows of the first against rows of the second argument (or against themselves), each as an
-    array or as `load` returned it."""
+    array or as `load` returned it.
+
+    grain: rows of the blocks it is made of; parts of whole blocks equal it bit for bit. divisible: whether smaller
+    blocks are worth trying where memory runs out, which may differ from it in the last bit.
+    """
+
+    @property
+    def grain(self) -> int: ...
+
+    @property
+    def divisible(self) -> bool: ...
 
     def load(self, x: np.ndarray) -> Any:
         """Rows in the form in which tiles take them, to be made once for several tiles."""
@@ -60,9 +70,10 @@ class KernelSpec:
         """Bytes of an entry."""
         return 8 if self.precision == "float64" else 4
 
-    def build(self, tile: int) -> TileFunction:
-        """The tile function for tiles of up to tile × tile entries; one per process and size."""
-        return _build(self, tile)
+    def build(self, tile: int, part_of: int | None = None) -> TileFunction:
+        """The tile function for tiles of up to tile × tile entries, or for such parts, in whole blocks, of tiles of
+        `part_of` rows; one per process and size."""
+        return _build(self, tile, part_of)
 
 
 def specify(
@@ -135,14 +146,16 @@ def cost(spec: KernelSpec) -> Cost:
 
 
 @functools.lru_cache(maxsize=8)
-def _build(spec: KernelSpec, tile: int) -> TileFunction:
+def _build(spec: KernelSpec, tile: int, part_of: int | None) -> TileFunction:
     if spec.function:
         return FunctionTile(spec, _import(spec))
     from ntk import stax
     from ntk.analytic import TileKernel
 
     layer = stax.from_spec(json.loads(spec.architecture))
-    return TileKernel(layer, spec.input_shape, get=spec.get, precision=spec.precision, tile=tile)
+    return TileKernel(
+        layer, spec.input_shape, get=spec.get, precision=spec.precision, tile=tile, part_of=part_of
+    )
 
 
 def _import(spec: KernelSpec) -> Any:
@@ -158,6 +171,11 @@ def _import(spec: KernelSpec) -> Any:
     return found
 
 
+FUNCTION_ROWS = 256
+"""Rows that a user's function is given at once: always as many, since a product of another shape may add in another
+order."""
+
+
 @dataclass(frozen=True, slots=True)
 class FunctionTile:
     """A user's function as a tile function; what it returns is checked, because nothing else vouches for it."""
@@ -165,12 +183,32 @@ class FunctionTile:
     spec: KernelSpec
     function: Any
 
+    @property
+    def grain(self) -> int:
+        return FUNCTION_ROWS
+
+    @property
+    def divisible(self) -> bool:
+        return True
+
     def load(self, x: np.ndarray) -> np.ndarray:
         return x
 
     def __call__(self, x1: np.ndarray, x2: np.ndarray | None = None) -> dict[str, np.ndarray]:
         x1 = np.require(x1, requirements="W")  # what is stored is read-only, which not every function takes
         other = x1 if x2 is None else np.require(x2, requirements="W")
+        whole = np.empty((len(x1), len(other)), self.spec.precision)
+        for top in range(0, len(x1), FUNCTION_ROWS):
+            for left in range(top if x2 is None else 0, len(other), FUNCTION_ROWS):
+                rows, columns = slice(top, top + FUNCTION_ROWS), slice(left, left + FUNCTION_ROWS)
+                same = x2 is None and top == left
+                block = whole[rows, columns] = self._block(x1[rows], None if same else other[columns])
+                if x2 is None and not same:
+                    whole[columns, rows] = block.T
+        return {self.spec.get[0]: whole}
+
+    def _block(self, x1: np.ndarray, x2: np.ndarray | None) -> np.ndarray:
+        other = x1 if x2 is None else x2
         value = np.asarray(self.function(x1, other))
         if value.shape != (len(x1), len(other)):
             raise InputError(
@@ -191,4 +229,4 @@ class FunctionTile:
                 )
             upper = np.triu(value)
             value = upper + np.triu(value, 1).T  # symmetric bit for bit, whatever the function's rounding
-        return {self.spec.get[0]: value}
+        return value

@@ -1,6 +1,9 @@
 """A tile that does not fit the memory is computed in smaller pieces, by the same worker, with the same result.
 
-The same to the last bit or two: a matrix product of another shape may add in another order.
+The same bit for bit, for pieces are whole blocks of the tile, which is computed block by block in any case. Where not
+even a block fits, an architecture on a CPU gives up: its blocks are small already. On an accelerator, whose blocks are
+as large as its memory shall hold, and with a user's function smaller ones are tried: the same again where no sum
+depends on how many rows it is computed for, else to the last bit or two.
 """
 
 from __future__ import annotations
@@ -15,7 +18,15 @@ from pipeline.errors import TasksFailed
 from pipeline.stages.kernels import KernelSpec, TileFunction
 
 SMALLEST = 8
-"""Rows of the smallest pieces that are tried."""
+"""Rows of the smallest pieces that are tried, where those may be smaller than a block."""
+
+
+def fewer(rows: int, grain: int, *, divisible: bool) -> int | None:
+    """The rows to try next when memory ran out with so many: about half of them, whole blocks as long as they are more
+    than one. None where there is nothing left to try."""
+    if rows > grain:
+        return max(grain, rows // 2 // grain * grain)
+    return rows // 2 if divisible and rows // 2 >= SMALLEST else None
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -39,7 +50,7 @@ class Loaded:
 
 @dataclass(slots=True)
 class PatientTile:
-    """A tile function that halves the rows it takes at once whenever memory runs out, and keeps to that from then on.
+    """A tile function that takes half the rows at once whenever memory runs out, and keeps to that from then on.
 
     Attributes:
         spec: of the kernel.
@@ -78,15 +89,17 @@ class PatientTile:
                     raise
                 cause = str(error).split("\n")[0][:200] or type(error).__name__
             # Outside the handler: what the failed attempt holds is only free once its traceback is.
-            if self.rows // 2 < SMALLEST:
+            kernel = self.spec.build(self.tile)
+            rows = fewer(self.rows, kernel.grain, divisible=kernel.divisible)
+            if rows is None:
                 raise TasksFailed(
                     f"out of memory even with {self.rows} rows at a time: {cause}",
                     hint="set gram.tile lower, or give the workers more memory",
                 )
-            self.rows //= 2
+            self.rows = rows
 
     def _compute(self, first: Loaded, second: Loaded | None) -> dict[str, np.ndarray]:
-        kernel = self.spec.build(self.rows)
+        kernel = self.spec.build(self.tile)
         if self.rows >= self.tile:
             self.pieces = 1
             return kernel(first.for_whole(kernel), None if second is None else second.for_whole(kernel))
@@ -94,6 +107,7 @@ class PatientTile:
         first.form = None
         if second is not None:
             second.form = None
+        kernel = self.spec.build(self.rows, None if self.rows % kernel.grain else self.tile)
         whole = {name: np.empty((len(x1), len(x2)), self.spec.precision) for name in self.spec.get}
         self.pieces = 0
         for top in range(0, len(x1), self.rows):
