@@ -213,7 +213,8 @@ class TileKernel:
                 return outer_in_strips(run, self.names, side1, side2, blocks)
             assert not isinstance(side2, Vectors)
             if self._staged is None:
-                values = _outer(self.architecture, self.names, self._pairs_block())(side1, side2)
+                block = self._pairs_block(side1[0].dtype.itemsize)
+                values = _outer(self.architecture, self.names, block)(side1, side2)
             else:
                 values = self._staged_outer(self._staged, side1[0], side2[0], n1, n2, blocks, symmetric)
         return {name: np.asarray(value)[:n1, :n2] for name, value in values.items()}
@@ -249,11 +250,11 @@ class TileKernel:
             return block_rows(self._whole)
         return shared_out(self._whole, _BLOCK_OF_POSITIONS, min(16, self._whole))
 
-    def _pairs_block(self) -> tuple[int, int]:
+    def _pairs_block(self, itemsize: int) -> tuple[int, int]:
         """The pairs that the plain interpreter takes at once."""
         if len(self.input_shape) == 1:
             return self.grain, self.grain
-        return block_within(self.architecture, self.input_shape, self.dtype.itemsize, self.grain)
+        return block_within(self.architecture, self.input_shape, itemsize, self.grain)
 
     def _filled(
         self,
