@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from ntk.analytic.admission import has_weights
-from ntk.analytic.mirror import transpose_into
 from ntk.analytic.spatial import device
 from ntk.analytic.strips import aligned, one_blas_thread
 from ntk.analytic.tile import Rows, TileKernel
@@ -56,11 +55,12 @@ def concrete_kernel(
     def fill(corner: tuple[int, int]) -> None:
         i, j = corner
         rows, columns = slice(i * tile, (i + 1) * tile), slice(j * tile, (j + 1) * tile)
-        block = kernel(left[i], None if x2 is None and i == j else right[j])
-        for name in names:
-            values[name][rows, columns] = block[name]
-            if x2 is None and i < j:
-                transpose_into(values[name][columns, rows], block[name])
+        here = {name: value[rows, columns] for name, value in values.items()}
+        if x2 is None and i == j:
+            kernel.into(here, left[i])
+        else:
+            below = {name: value[columns, rows] for name, value in values.items()} if x2 is None else None
+            kernel.into(here, left[i], right[j], below=below)
 
     corners = [(i, j) for i in range(len(left)) for j in range(len(right)) if x2 is not None or i <= j]
     if len(corners) <= 1:

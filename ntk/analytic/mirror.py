@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-#: Rows of a block that are transposed at a time: they stay in the cache while columns of the other are written.
-_STRIP = 8
+#: Rows of a block that are transposed at a time: whole lines of the cache are written, and these rows stay in it.
+_STRIP = 64
 #: Rows that are mirrored at a time.
 _BAND = 64
 

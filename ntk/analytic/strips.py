@@ -24,6 +24,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from ntk.analytic.kernel import kernel_of_products
+from ntk.analytic.mirror import transpose_into
 from ntk.stax.layer import Layer
 
 BLOCK = 1024
@@ -35,7 +36,10 @@ STRIP = 256
 MULTIPLE = 64
 """The rows of a block are rounded up to this."""
 
-Strip = Callable[[jax.Array, np.ndarray, np.ndarray, np.ndarray], dict[str, jax.Array]]
+Arrays = dict[str, np.ndarray]
+"""Kernels by name."""
+
+Strip = Callable[[jax.Array, jax.Array, jax.Array, jax.Array], dict[str, jax.Array]]
 
 
 def padded_to(rows: int, multiple: int) -> int:
@@ -58,17 +62,21 @@ class BlockOfRows:
     """Rows of inputs and their mean squares, zeros below.
 
     x: (rows of a block, channels), the inputs themselves, or over √channels (`divided`) where their squares would
-    overflow. mean_squares: (rows,), whole strips of them. count: rows that are inputs.
+    overflow. mean_squares: (rows of a block,); in_strips: the same of each strip. count: rows that are inputs.
     """
 
     x: np.ndarray
-    mean_squares: np.ndarray
+    mean_squares: jax.Array
+    in_strips: tuple[jax.Array, ...]
     divided: bool
     count: int
 
     @staticmethod
     def of(x: np.ndarray, dtype: np.dtype, size: int) -> BlockOfRows:
-        """x (n ≤ size, channels) in the precision of `dtype`; no copy of a whole block that is in it already."""
+        """x (n ≤ size, channels) in the precision of `dtype`; no copy of a whole block that is in it already.
+
+        Call it where 64-bit types are enabled.
+        """
         count, channels = x.shape
         if count == size and x.dtype == dtype and x.flags.c_contiguous:
             padded = x
@@ -82,9 +90,13 @@ class BlockOfRows:
             padded = padded * np.asarray(channels**-0.5, dtype)
             squares = np.einsum("ij,ij->i", padded, padded)
         height = shared_out(size, STRIP)
-        mean_squares = np.zeros(padded_to(size, height), dtype)
-        mean_squares[:size] = squares if divided else squares / channels
-        return BlockOfRows(padded, mean_squares, divided, count)
+        squares = squares if divided else squares / np.asarray(channels, dtype)
+        padding = np.zeros(padded_to(size, height) - size, dtype)
+        strips = np.split(np.concatenate([squares, padding]), range(height, size, height))
+        # To hand an array over to JAX takes as long as thousands of pairs.
+        return BlockOfRows(
+            padded, jax.device_put(squares), tuple(map(jax.device_put, strips)), divided, count
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,50 +129,84 @@ def strip_kernel(layer: Layer, names: tuple[str, ...], channels: int) -> Strip:
 
 
 def outer_in_strips(
-    run: Strip, names: tuple[str, ...], side1: Vectors, side2: Vectors, blocks: Iterable[tuple[int, int]]
-) -> dict[str, np.ndarray]:
-    """The kernels by name, (n1, n2), in some blocks of the rows of either side; what is in the others has no meaning.
+    run: Strip,
+    out: Arrays,
+    side1: Vectors,
+    side2: Vectors,
+    blocks: Iterable[tuple[int, int]],
+    below: Arrays | None = None,
+) -> list[tuple[int, int]]:
+    """The kernels by name in some blocks of the rows of either side, into `out` (n1, n2), and transposed into `below`
+    (n2, n1); returns the blocks that have holes.
 
     Call it where 64-bit types are enabled.
     """
-    values = {name: np.empty((side1.count, side2.count), side1.dtype) for name in names}
+    holed: list[tuple[int, int]] = []
     for i, j in blocks:
         one, two = side1.blocks[i], side2.blocks[j]
         size = len(one.x)
-        here = np.s_[i * size : i * size + one.count, j * size : j * size + two.count]
-        _block(run, one, two, {name: value[here] for name, value in values.items()})
-    return values
+        rows, columns = slice(i * size, i * size + one.count), slice(j * size, j * size + two.count)
+        here = {name: value[rows, columns] for name, value in out.items()}
+        there = None if below is None else {name: value[columns, rows] for name, value in below.items()}
+        if _block(run, one, two, here, there):
+            holed.append((i, j))
+    return holed
 
 
-def _block(run: Strip, one: BlockOfRows, two: BlockOfRows, out: dict[str, np.ndarray]) -> None:
+def _block(run: Strip, one: BlockOfRows, two: BlockOfRows, out: Arrays, below: Arrays | None) -> bool:
+    """One block into its place; whether it has holes."""
     (size, channels), dtype = one.x.shape, one.x.dtype
     height = shared_out(size, STRIP)
-    products = _scratch(len(one.mean_squares), size, dtype)
-    scale = np.asarray(channels ** (-0.5 * ((not one.divided) + (not two.divided))), dtype)
+    products, strips = _scratch(len(one.in_strips) * height, size, height, dtype)
+    scale = _scale(channels, (not one.divided) + (not two.divided), dtype)
     # Of a block with itself NumPy computes one half.
     np.matmul(one.x, two.x.T, out=products[:size])
-    for top in range(0, one.count, height):
-        strip = run(
-            jax.device_put(products[top : top + height], may_alias=True),
-            scale,
-            one.mean_squares[top : top + height],
-            two.mean_squares[:size],
-        )
-        for name, value in out.items():
-            here = value[top : top + height]
-            here[...] = np.asarray(strip[name])[: len(here), : two.count]
+    holed = False
+    for i, top in enumerate(range(0, one.count, height)):
+        strip = run(_on_device(products, strips, i), scale, one.in_strips[i], two.mean_squares)
+        rows = slice(top, min(top + height, one.count))
+        # A strip is copied to both its places, and looked at, while it is in the cache.
+        for k, (name, value) in enumerate(out.items()):
+            found = np.asarray(strip[name])[: rows.stop - top, : two.count]
+            value[rows] = found
+            if below is not None:
+                transpose_into(below[name][:, rows], found)
+            holed = holed or (k == 0 and bool(np.isnan(found.min())))
+    return holed
+
+
+@lru_cache
+def _scale(channels: int, roots: int, dtype: np.dtype) -> jax.Array:
+    return jax.device_put(np.asarray(channels ** (-0.5 * roots), dtype))
 
 
 _kept = threading.local()
 
 
-def _scratch(rows: int, columns: int, dtype: np.dtype) -> np.ndarray:
-    """This thread's array of products, which JAX can take without a copy."""
-    known: np.ndarray | None = getattr(_kept, "products", None)
-    if known is None or known.shape != (rows, columns) or known.dtype != dtype:
-        known = _kept.products = aligned((rows, columns), dtype)
-        known.fill(0)
+def _scratch(
+    rows: int, columns: int, height: int, dtype: np.dtype
+) -> tuple[np.ndarray, list[jax.Array | None]]:
+    """This thread's array of products, and the same memory as JAX's, strip by strip (`_on_device`)."""
+    known: tuple[np.ndarray, list[jax.Array | None]] | None = getattr(_kept, "products", None)
+    if known is None or known[0].shape != (rows, columns) or known[0].dtype != dtype:
+        products = aligned((rows, columns), dtype)
+        products.fill(0)
+        known = _kept.products = products, _shared(products, height)
     return known
+
+
+def _shared(products: np.ndarray, height: int) -> list[jax.Array | None]:
+    """Arrays of JAX's that are strips of `products`, whatever is written there later; None where JAX took a copy."""
+    strips = (products[top : top + height] for top in range(0, len(products), height))
+    made = ((strip, jax.device_put(strip, may_alias=True)) for strip in strips)
+    return [array if array.unsafe_buffer_pointer() == strip.ctypes.data else None for strip, array in made]
+
+
+def _on_device(products: np.ndarray, strips: list[jax.Array | None], i: int) -> jax.Array:
+    """The i-th strip as it is now."""
+    height = len(products) // len(strips)
+    known = strips[i]
+    return jax.device_put(products[i * height : (i + 1) * height]) if known is None else known
 
 
 def aligned(shape: tuple[int, int], dtype: np.dtype) -> np.ndarray:

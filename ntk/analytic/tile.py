@@ -24,7 +24,7 @@ from ntk.analytic import spatial
 from ntk.analytic.admission import check_rows_alone, check_weights
 from ntk.analytic.costs import cost
 from ntk.analytic.kernel import block_within, check_inputs, outer_kernel, paired_kernel
-from ntk.analytic.mirror import mirror
+from ntk.analytic.mirror import mirror, transpose_into
 from ntk.analytic.results import asked
 from ntk.analytic.staging import Staged, staged
 from ntk.analytic.strips import Vectors, block_rows, outer_in_strips, padded_to, shared_out, strip_kernel
@@ -167,15 +167,51 @@ class TileKernel:
         Returns arrays (n1, n2) of the tile's precision by name, read-only where nothing had to be filled in. A tile of
         x1 with itself is symmetric bit for bit and its diagonal is `diagonal(x1)`. Raises ValueError as `load` does.
         """
+        rows, columns = self._sides(x1, x2)
+        out = None
+        if isinstance(rows.loaded, Vectors):
+            out = {name: np.empty((len(rows), len(columns)), self.dtype) for name in self.names}
+        return self._values(rows, columns, symmetric=x2 is None, out=out)
+
+    def into(
+        self,
+        out: dict[str, np.ndarray],
+        x1: np.ndarray | Rows,
+        x2: np.ndarray | Rows | None = None,
+        *,
+        below: dict[str, np.ndarray] | None = None,
+    ) -> None:
+        """The same into the arrays `out`, by name, and transposed into those of `below`."""
+        rows, columns = self._sides(x1, x2)
+        if isinstance(rows.loaded, Vectors):
+            self._values(rows, columns, symmetric=x2 is None, out=out, below=below)
+            return
+        for name, value in self._values(rows, columns, symmetric=x2 is None).items():
+            out[name][...] = value
+            if below is not None:
+                transpose_into(below[name], value)
+
+    def _sides(self, x1: np.ndarray | Rows, x2: np.ndarray | Rows | None) -> tuple[Rows, Rows]:
         rows = x1 if isinstance(x1, Rows) else self.load(x1)
-        columns = rows if x2 is None else x2 if isinstance(x2, Rows) else self.load(x2)
-        blocks = self._blocks(len(rows), len(columns), symmetric=x2 is None)
-        values = self._fast(
-            rows.loaded, columns.loaded, len(rows), len(columns), blocks, symmetric=x2 is None
+        return rows, rows if x2 is None else x2 if isinstance(x2, Rows) else self.load(x2)
+
+    def _values(
+        self,
+        side1: Rows,
+        side2: Rows,
+        *,
+        symmetric: bool,
+        out: dict[str, np.ndarray] | None = None,
+        below: dict[str, np.ndarray] | None = None,
+    ) -> dict[str, np.ndarray]:
+        """The kernels: of vectors in strips in `out`, and transposed in `below`."""
+        blocks = self._blocks(len(side1), len(side2), symmetric=symmetric)
+        values, holed = self._fast(
+            side1.loaded, side2.loaded, len(side1), len(side2), blocks, symmetric, out, below
         )
-        values = self._filled(values, rows.host, columns.host, blocks, symmetric=x2 is None)
-        if x2 is None:
-            exact = self._diagonal(rows.host)
+        values = self._filled(values, side1.host, side2.host, holed, symmetric, below)
+        if symmetric:
+            exact = self._diagonal(side1.host)
             values = {name: _writable(value) for name, value in values.items()}
             for name, value in values.items():
                 np.fill_diagonal(value, exact[name])
@@ -203,21 +239,30 @@ class TileKernel:
         ]
 
     def _fast(
-        self, side1: Loaded, side2: Loaded, n1: int, n2: int, blocks: list[Corner], *, symmetric: bool
-    ) -> dict[str, np.ndarray]:
-        """The kernels with holes in these blocks; of a symmetric tile at least those above the diagonal."""
+        self,
+        side1: Loaded,
+        side2: Loaded,
+        n1: int,
+        n2: int,
+        blocks: list[Corner],
+        symmetric: bool,
+        out: dict[str, np.ndarray] | None,
+        below: dict[str, np.ndarray] | None = None,
+    ) -> tuple[dict[str, np.ndarray], list[Corner]]:
+        """The kernels in these blocks, of a symmetric tile at least those above the diagonal, and the blocks that may
+        have holes."""
         with jax.enable_x64(True):
             if isinstance(side1, Vectors):
-                assert isinstance(side2, Vectors)
+                assert isinstance(side2, Vectors) and out is not None
                 run = strip_kernel(self.architecture, self.names, self.input_shape[0])
-                return outer_in_strips(run, self.names, side1, side2, blocks)
+                return out, outer_in_strips(run, out, side1, side2, blocks, below)
             assert not isinstance(side2, Vectors)
             if self._staged is None:
                 block = self._pairs_block(side1[0].dtype.itemsize)
                 values = _outer(self.architecture, self.names, block)(side1, side2)
             else:
                 values = self._staged_outer(self._staged, side1[0], side2[0], n1, n2, blocks, symmetric)
-        return {name: np.asarray(value)[:n1, :n2] for name, value in values.items()}
+        return {name: np.asarray(value)[:n1, :n2] for name, value in values.items()}, blocks
 
     def _staged_outer(
         self,
@@ -262,14 +307,14 @@ class TileKernel:
         side1: Side,
         side2: Side,
         blocks: list[Corner],
-        *,
         symmetric: bool,
+        below: dict[str, np.ndarray] | None,
     ) -> dict[str, np.ndarray]:
         """The kernels with the holes of these blocks filled, of a symmetric tile those above the diagonal."""
-        holes = self._holes(next(iter(values.values())), blocks, symmetric)
+        holes = self._holes(values[self.names[0]], blocks, symmetric)
         if not holes:
             return values
-        values = {name: _writable(value) for name, value in values.items()}
+        values, places = {name: _writable(value) for name, value in values.items()}, list(holes.values())
         share = _WHOLE_BLOCK["vectors" if len(self.input_shape) == 1 else "positions"]
         most = share * self.grain**2 if self.dtype == np.float32 else np.inf
         many = [block for block, (rows, _) in holes.items() if len(rows) > most]
@@ -277,7 +322,9 @@ class TileKernel:
             dtype = np.dtype(np.float64)
             wide1 = self._loaded(side1, dtype)
             wide2 = wide1 if side2 is side1 else self._loaded(side2, dtype)
-            wide = self._fast(wide1, wide2, len(side1[0]), len(side2[0]), many, symmetric=symmetric)
+            n1, n2 = len(side1[0]), len(side2[0])
+            out = {name: np.empty((n1, n2)) for name in self.names} if self._in_strips() else None
+            wide, _ = self._fast(wide1, wide2, n1, n2, many, symmetric, out)
             for block in many:
                 rows, columns = holes[block]
                 for name, value in values.items():
@@ -288,6 +335,9 @@ class TileKernel:
             if len(rows):
                 for name, exact in self._exact(side1, side2, rows, columns).items():
                     values[name][rows, columns] = exact
+        for name, transposed in (below or {}).items():
+            for rows, columns in places:
+                transposed[columns, rows] = values[name][rows, columns]
         return values
 
     def _holes(
