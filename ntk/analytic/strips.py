@@ -134,10 +134,12 @@ def outer_in_strips(
     side1: Vectors,
     side2: Vectors,
     blocks: Iterable[tuple[int, int]],
+    *,
+    symmetric: bool,
     below: Arrays | None = None,
 ) -> list[tuple[int, int]]:
     """The kernels by name in some blocks of the rows of either side, into `out` (n1, n2), and transposed into `below`
-    (n2, n1); returns the blocks that have holes.
+    (n2, n1); returns the blocks that may have holes. Of a `symmetric` tile what is below the diagonal has no meaning.
 
     Call it where 64-bit types are enabled.
     """
@@ -148,20 +150,25 @@ def outer_in_strips(
         rows, columns = slice(i * size, i * size + one.count), slice(j * size, j * size + two.count)
         here = {name: value[rows, columns] for name, value in out.items()}
         there = None if below is None else {name: value[columns, rows] for name, value in below.items()}
-        if _block(run, one, two, here, there):
+        if _block(run, one, two, here, there, half=symmetric and i == j):
             holed.append((i, j))
     return holed
 
 
-def _block(run: Strip, one: BlockOfRows, two: BlockOfRows, out: Arrays, below: Arrays | None) -> bool:
-    """One block into its place; whether it has holes."""
+def _block(
+    run: Strip, one: BlockOfRows, two: BlockOfRows, out: Arrays, below: Arrays | None, *, half: bool
+) -> bool:
+    """One block, or its upper half, into its place; whether it may have holes."""
     (size, channels), dtype = one.x.shape, one.x.dtype
     height = shared_out(size, STRIP)
     products, strips = _scratch(len(one.in_strips) * height, size, height, dtype)
     scale = _scale(channels, (not one.divided) + (not two.divided), dtype)
-    # Of a block with itself NumPy computes one half.
-    np.matmul(one.x, two.x.T, out=products[:size])
-    holed = False
+    # NumPy would compute half of a block with itself too, but copy that to the other half, entry by entry.
+    for top in range(0, size, height) if half else ():
+        np.matmul(one.x[top : top + height], two.x[top:].T, out=products[top : min(top + height, size), top:])
+    if not half:
+        np.matmul(one.x, two.x.T, out=products[:size])
+    holed = half
     for i, top in enumerate(range(0, one.count, height)):
         strip = run(_on_device(products, strips, i), scale, one.in_strips[i], two.mean_squares)
         rows = slice(top, min(top + height, one.count))

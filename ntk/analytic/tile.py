@@ -255,7 +255,7 @@ class TileKernel:
             if isinstance(side1, Vectors):
                 assert isinstance(side2, Vectors) and out is not None
                 run = strip_kernel(self.architecture, self.names, self.input_shape[0])
-                return out, outer_in_strips(run, out, side1, side2, blocks, below)
+                return out, outer_in_strips(run, out, side1, side2, blocks, symmetric=symmetric, below=below)
             assert not isinstance(side2, Vectors)
             if self._staged is None:
                 block = self._pairs_block(side1[0].dtype.itemsize)
