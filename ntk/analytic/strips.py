@@ -173,12 +173,12 @@ def _block(
         strip = run(_on_device(products, strips, i), scale, one.in_strips[i], two.mean_squares)
         rows = slice(top, min(top + height, one.count))
         # A strip is copied to both its places, and looked at, while it is in the cache.
-        for k, (name, value) in enumerate(out.items()):
+        for name, value in out.items():
             found = np.asarray(strip[name])[: rows.stop - top, : two.count]
             value[rows] = found
             if below is not None:
                 transpose_into(below[name][:, rows], found)
-            holed = holed or (k == 0 and bool(np.isnan(found.min())))
+            holed = holed or bool(np.isnan(found.min()))
     return holed
 
 

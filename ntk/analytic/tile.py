@@ -311,7 +311,7 @@ class TileKernel:
         below: dict[str, np.ndarray] | None,
     ) -> dict[str, np.ndarray]:
         """The kernels with the holes of these blocks filled, of a symmetric tile those above the diagonal."""
-        holes = self._holes(values[self.names[0]], blocks, symmetric)
+        holes = self._holes(values, blocks, symmetric)
         if not holes:
             return values
         values, places = {name: _writable(value) for name, value in values.items()}, list(holes.values())
@@ -329,7 +329,7 @@ class TileKernel:
                 rows, columns = holes[block]
                 for name, value in values.items():
                     value[rows, columns] = wide[name][rows, columns]
-                left = np.isnan(wide[self.names[0]][rows, columns])
+                left = np.logical_or.reduce([np.isnan(value[rows, columns]) for value in wide.values()])
                 holes[block] = rows[left], columns[left]
         for rows, columns in holes.values():
             if len(rows):
@@ -341,13 +341,15 @@ class TileKernel:
         return values
 
     def _holes(
-        self, values: np.ndarray, blocks: list[Corner], symmetric: bool
+        self, values: dict[str, np.ndarray], blocks: list[Corner], symmetric: bool
     ) -> dict[Corner, tuple[np.ndarray, np.ndarray]]:
         """Rows and columns of the holes of each block that has some."""
         found: dict[Corner, tuple[np.ndarray, np.ndarray]] = {}
         for i, j in blocks:
             top, left = i * self.grain, j * self.grain
-            holes = np.isnan(values[top : top + self.grain, left : left + self.grain])
+            here = np.s_[top : top + self.grain, left : left + self.grain]
+            # In doubt all kernels are NaN; where a square overflows perhaps one of them.
+            holes = np.logical_or.reduce([np.isnan(value[here]) for value in values.values()])
             if symmetric and i == j:
                 holes = np.triu(holes, 1)
             if holes.any():
