@@ -75,7 +75,22 @@ def potrf(a: Array, *, lower: bool) -> int:
     return info.value
 
 
-LAPACK = frozenset({"potrf", "geqrt", "lacpy", "laset"})
+def trtri(a: Array, *, lower: bool) -> None:
+    """The inverse of a triangle of A in its place; the other triangle is neither read nor written.
+
+    Raises:
+        ValueError: it is singular.
+    """
+    n = a.shape[0]
+    _require(a.shape == (n, n), "trtri", a)
+    call, integer, _ = routine("trtri", a.dtype)
+    info = integer(0)
+    call(_flag("L" if lower else "U"), _flag("N"), byref(integer(n)), *_matrix(a, integer), byref(info))
+    if info.value:
+        raise ValueError(f"trtri: entry {info.value} of the diagonal is zero")
+
+
+LAPACK = frozenset({"potrf", "trtri", "geqrt", "lacpy", "laset"})
 """The routines that are not of BLAS."""
 
 

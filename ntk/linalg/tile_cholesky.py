@@ -84,6 +84,14 @@ def factor(s: Tile) -> Tile:
         NotPositiveDefinite: with the local pivot and its value; `s` is then half overwritten.
         ValueError: as `update`.
     """
+    factor_upper(s)
+    for row in range(1, len(s)):
+        s[row, :row] = 0
+    return s
+
+
+def factor_upper(s: Tile) -> None:
+    """As `factor`, but below the diagonal `s` is neither read nor written."""
     _require_in_place(s, s)
     view, transposed = _fortran(s)
     info = blas.potrf(view, lower=transposed)
@@ -95,9 +103,17 @@ def factor(s: Tile) -> Tile:
     if info > 0:
         # LAPACK leaves the Schur complement that it could not take the root of in its place on the diagonal.
         raise NotPositiveDefinite(info - 1, float(diagonal[info - 1]))
-    for row in range(1, len(s)):
-        s[row, :row] = 0
-    return s
+
+
+def invert_upper(u: Tile) -> None:
+    """U⁻¹ in the memory of a nonsingular upper-triangular U; below the diagonal nothing is read or written.
+
+    Raises:
+        ValueError: as `update`.
+    """
+    _require_in_place(u, u)
+    view, transposed = _fortran(u)
+    blas.trtri(view, lower=transposed)
 
 
 def solve_row(u: Tile, s: Tile) -> Tile:

@@ -188,6 +188,10 @@ class SolveConfig(Model):
     """Arithmetic of the Cholesky factor. `float32`: about half the time; coefficients are refined to float64 accuracy,
     leave-one-out errors are good to three digits, and where that fails the factor is made again in float64, with the
     reason in the metrics. `auto`: float32 for the ridges at which it is sure to do."""
+    in_memory: bool | Literal["auto"] = "auto"
+    """`cholesky`: whether one worker holds the whole matrix and factors it there, with the threads of all workers, or
+    all work on tiles in the store. `auto`: in memory where it fits the limit of a worker on this machine and is a
+    matter of a minute at most, because a factor in the making is lost with its worker."""
     keep_factor: bool = False
     """Whether the Cholesky factor of every ridge stays in the store (4 n² bytes each in float64), for variances of
     predictions; it is removed when the ridge is solved otherwise."""

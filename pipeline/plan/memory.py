@@ -118,6 +118,12 @@ def substitution_task(n: int, columns: int, tile: int, *, itemsize: int = 8, pro
     ))  # fmt: skip
 
 
+def dense_solve_task(n: int, columns: int, tile: int, *, process: int = PROCESS_WITH_JAX) -> Need:
+    """A ridge with the whole matrix in memory, n²·8, whose place factor and then inverse take; beside it what
+    `substitution_task` holds."""
+    return Need((("matrix", n * n * 8), *substitution_task(n, columns, tile, process=process).parts))
+
+
 def inverse_diagonal_task(
     n: int, tile: int, *, width: int | None = None, itemsize: int = 8, process: int = PROCESS
 ) -> Need:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from pipeline.config.model import RunConfig
 from pipeline.plan import memory
+from pipeline.plan.direct import is_in_memory
 from pipeline.plan.gram import cross_tasks, rows_kept, supertile, task_count
 from pipeline.plan.iterative import (
     ASSUMED_PASSES,
@@ -211,7 +212,8 @@ def make_plan(
                 resources.memory,
             )
     rates = problem.assumed(resources.device, resources.threads)
-    needs = _needs(config, problem, rates, choice)
+    in_memory = is_in_memory(config.solve, problem.rows, problem.outputs, resources)
+    needs = _needs(config, problem, rates, choice, in_memory=in_memory)
     chosen = config.gram.tile if config.gram.tile != "auto" else tile
     if chosen is None:
         chosen = _auto_tile(
@@ -228,9 +230,9 @@ def make_plan(
 
 
 def _needs(
-    config: RunConfig, p: Problem, rates: Rates, choice: Choice | None
+    config: RunConfig, p: Problem, rates: Rates, choice: Choice | None, *, in_memory: bool
 ) -> dict[str, Callable[[int], Need]]:
-    """Peak memory of each kind of task as a function of the tile."""
+    """Peak memory of each kind of task as a function of the tile; `in_memory`: of the direct method."""
     row_bytes = p.row_size * 8
     columns = p.outputs * config.predictors
     needs: dict[str, Callable[[int], Need]] = {
@@ -264,6 +266,8 @@ def _needs(
             most_bytes=p.most_bytes,
             itemsize=p.itemsize,
         )
+    elif choice is not None and in_memory:
+        needs["dense solve"] = lambda tile: memory.dense_solve_task(p.rows, p.outputs, tile)
     elif choice is not None:
         needs["cholesky"] = lambda tile: memory.cholesky_task(tile, process=jax)
         needs["substitution"] = lambda tile: memory.substitution_task(p.rows, p.outputs, tile, process=jax)
@@ -361,13 +365,21 @@ def _direct(
     config: RunConfig, p: Problem, resources: Resources, grid: TileGrid, entries: float, peaks: dict[str, int],
     choice: Choice,
 ) -> StagePlan:  # fmt: skip
-    """Cholesky: factor n³/3, inverse diagonal n³/3, two triangular solves; a factor tile (i, j) reads 2 i tiles."""
+    """Cholesky: factor n³/3, inverse diagonal n³/3, two triangular solves. In memory the matrix is read for itself and
+    for the gates; on tiles a factor tile (i, j) reads 2 i others."""
     n, b, ridges = float(p.rows), grid.blocks, len(config.solve.ridge)
+    flops = ridges * (2 * n**3 / 3 + 4 * n * n * p.outputs)
+    if "dense solve" in peaks:
+        kept = entries * 8 if config.solve.keep_factor else 0.0
+        return StagePlan(
+            "solve", ridges, flops, ridges * 3 * entries * p.itemsize, ridges * (8 * n * p.outputs + kept),
+            peaks["dense solve"], why=f"{choice}; the whole matrix in the memory of a worker",
+        )  # fmt: skip
     factor_reads = 8.0 * grid.tile**2 * b * (b + 1) * (b + 2) / 3
     return StagePlan(
         "solve",
         ridges * (grid.count + 2 * b + 2),
-        ridges * (2 * n**3 / 3 + 4 * n * n * p.outputs),
+        flops,
         ridges * (1.5 * factor_reads + 4 * entries * 8),
         ridges * entries * 8,
         max(peaks["cholesky"], peaks["substitution"], peaks["inverse diagonal"]),

@@ -83,6 +83,27 @@ class Stalled(Unfit):
     """Refinement with a float32 factor did not reach float64 accuracy."""
 
 
+@dataclass(frozen=True, slots=True)
+class Triangle:
+    """U of a finished factor, as upper tiles `tile(i, j)` of the blocks, wherever they are."""
+
+    tile: Callable[[int, int], np.ndarray]
+    blocks: list[slice]
+
+    def solve(self, rhs: np.ndarray) -> np.ndarray:
+        """(UᵀU)⁻¹ B."""
+        return substitution.solve(self.tile, self.blocks, rhs)
+
+    def product(self, vectors: np.ndarray) -> np.ndarray:
+        """UᵀU X."""
+        return substitution.factor_product(self.tile, self.blocks, vectors)
+
+    def log_determinant(self) -> float:
+        """log det UᵀU."""
+        blocks = range(len(self.blocks))
+        return math.fsum(tile_cholesky.log_determinant(self.tile(block, block)) for block in blocks)
+
+
 @functools.cache
 def tile_steps() -> Callable[[np.ndarray], tile_cholesky.HostSteps | DeviceSteps]:
     """What computes a tile in this process: JAX where it has a GPU to itself, else LAPACK."""
@@ -157,26 +178,27 @@ class CholeskyWork:
     def substitute(self, task: Task) -> tuple[np.ndarray, dict[str, Any]]:
         """A = (K + λI)⁻¹ Y for all right-hand sides: U⁻¹ Z, or by refinement around a float32 factor."""
         array, frobenius, note = task.args
-        factor, tile = Factor.of(array), self._reader(array)
-        logs = [tile_cholesky.log_determinant(tile(block, block)) for block in range(self.grid.blocks)]
-        note = note | {"factor": factor.dtype, "log_determinant": math.fsum(logs)}
+        factor, triangle = Factor.of(array), self.triangle(array)
+        note = note | {"factor": factor.dtype, "log_determinant": triangle.log_determinant()}
         if factor.dtype == "float64":
             z = [self.store.read(factor.forward, (block, 0)) for block in range(self.grid.blocks)]
-            return substitution.backward(tile, self.blocks, np.concatenate(z))[None], note
-        y = targets(self.directory, self.token, self.grid)
-        alpha, found = self._refine(factor, y, frobenius)
+            return substitution.backward(triangle.tile, self.blocks, np.concatenate(z))[None], note
+        alpha, found = self.refined(factor, triangle, frobenius)
         return alpha[None], note | found
 
     def gates(self, task: Task) -> tuple[np.ndarray, dict[str, Any]]:
         """‖Y − (K + λI) A‖ of each column, and the gates on a float64 factor and on its solution."""
         array, frobenius, solution = task.args
-        factor = Factor.of(array)
-        y, alpha = targets(self.directory, self.token, self.grid), self.store.read(*solution)[0]
-        tile, product = self._reader(array), self._product(factor)
+        return self.judged(Factor.of(array), self.triangle(array), self.store.read(*solution)[0], frobenius)
+
+    def judged(
+        self, factor: Factor, triangle: Triangle, alpha: np.ndarray, frobenius: float
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """What `gates` finds, of a factor in the store or not."""
+        y, product = targets(self.directory, self.token, self.grid), self._product(factor)
         backward = factor_gate(
-            product, lambda x: substitution.factor_product(tile, self.blocks, x),
-            n=self.grid.n, frobenius=frobenius, dtype=np.float64,
-        )  # fmt: skip
+            product, triangle.product, n=self.grid.n, frobenius=frobenius, dtype=np.float64
+        )
         residual = y - product(alpha)
         solved = solve_gate(residual, alpha, y, norm=frobenius, dtype=np.float64)
         gates = {"factor": backward.to_dict(), "solution": solved.to_dict()}
@@ -187,13 +209,16 @@ class CholeskyWork:
         name, j = task.args
         return substitution.inverse_diagonal_block(self._reader(Factor.of(name).array), self.blocks, j), {}
 
-    def solve(self, factor: Factor, rhs: np.ndarray) -> np.ndarray:
-        """(K + λI)⁻¹ B by a finished float64 factor."""
-        return substitution.solve(self._reader(factor.array), self.blocks, rhs)
+    def triangle(self, array: str) -> Triangle:
+        """A factor in the store."""
+        return Triangle(self._reader(array), self.blocks)
 
-    def _refine(self, factor: Factor, y: np.ndarray, frobenius: float) -> tuple[np.ndarray, dict[str, Any]]:
-        """Float64 refinement around a float32 factor; beside Y some unit columns, to judge the inverse's diagonal."""
-        tile = self._reader(factor.array)
+    def refined(
+        self, factor: Factor, triangle: Triangle, frobenius: float
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """A by float64 refinement around a float32 factor; beside Y some unit columns, to judge the inverse's
+        diagonal."""
+        y = targets(self.directory, self.token, self.grid)
         n, outputs = y.shape
         rows = np.unique(np.linspace(0, n - 1, PROBED_ROWS).astype(int))
         rhs = np.zeros((n, outputs + len(rows)))
@@ -204,7 +229,7 @@ class CholeskyWork:
             # Residuals become smaller than float32 can tell from zero; what matters is their direction.
             scale = np.max(np.abs(residual), axis=0)
             scale[scale == 0] = 1.0
-            return substitution.solve(tile, self.blocks, (residual / scale).astype(np.float32)) * scale
+            return triangle.solve((residual / scale).astype(np.float32)) * scale
 
         refined = refine(self._product(factor), precondition, rhs, norm=frobenius)
         if not refined.converged:

@@ -2,7 +2,8 @@
 
 For each ridge: factor tiles, with the forward substitution beside them → backward substitution → gates and
 leave-one-out diagonal. A factor is removed once everything that needs it is recorded, so that only the factors at work
-take disk space; with `solve.keep_factor` they stay, for `kept_solve`. Predictions need only A.
+take disk space; with `solve.keep_factor` they stay, for `kept_solve`. Predictions need only A. Where the matrix fits a
+worker (`plan.direct`), all of this is one task, and the factor is stored only if it is to stay.
 
 A float32 factor that cannot be used (a pivot that is not positive, a refinement that stalls, an inverse's diagonal that
 is too coarse) is given up for a float64 one, and the metrics say why. The reason is kept with the new factor, so that a
@@ -24,10 +25,12 @@ from ntk.linalg.operator import symmetric_product
 from ntk.linalg.smallest import smallest_eigenvalue, sufficient_ridge
 from pipeline.errors import GateError
 from pipeline.plan.cholesky import cholesky_tasks, forward_tasks, inverse_diagonal_tasks
+from pipeline.plan.direct import is_in_memory, threads_of
 from pipeline.plan.gram import gram_array
-from pipeline.plan.tasks import Task
+from pipeline.plan.tasks import Chunk, Task
 from pipeline.stages import scores
 from pipeline.stages.cholesky_work import GATES_KIND, SUBSTITUTE_KIND, CholeskyWork, Factor, Unfit
+from pipeline.stages.dense_work import DENSE_KIND, DenseWork
 from pipeline.stages.regression import ALPHA, Regression, Solved
 from pipeline.stages.session import Session
 
@@ -70,10 +73,13 @@ def solve(session: Session, problem: Regression) -> list[Solved]:
     work = CholeskyWork(
         str(session.directory), session.fingerprint("solve"), problem.kernel, problem.grid, problem.shifts
     )
+    make, does = _tasks, work
+    if is_in_memory(session.config.solve, session.grid.n, outputs, session.resources):
+        make, does = _dense_tasks, DenseWork(work, threads_of(ridges, session.resources))
     while True:
-        tasks = [task for choice in choices for task in _tasks(session, problem, choice)]
+        tasks = [task for choice in choices for task in make(session, problem, choice)]
         try:
-            session.run(tasks, work, "solve", after=lambda: _drop_factors(session, choices))
+            session.run(tasks, does, "solve", after=lambda: _drop_factors(session, choices))
         except Unfit as failure:
             array, _, reason = failure.message.partition(":")
             factor = Factor.of(array)
@@ -108,7 +114,7 @@ def kept_solve(session: Session, problem: Regression, index: int, rhs: np.ndarra
     if session.store.array(factor.array).attrs["fingerprint"] != mark:
         return None
     work = CholeskyWork(str(session.directory), mark, problem.kernel, problem.grid, problem.shifts)
-    return work.solve(factor, rhs)
+    return work.triangle(factor.array).solve(rhs)
 
 
 def _choice(session: Session, problem: Regression, index: int) -> Choice:
@@ -183,6 +189,24 @@ def _tasks(session: Session, problem: Regression, choice: Choice) -> list[Task]:
     # Priorities of a factorisation lie within ±(blocks + 1)²; one ridge comes after the other.
     offset = 4 * index * (grid.blocks + 1) ** 2
     return [dataclasses.replace(task, priority=task.priority + offset) for task in (*tiles, *after)]
+
+
+def _dense_tasks(session: Session, problem: Regression, choice: Choice) -> list[Task]:
+    """The one task of a ridge, all of it again if anything is missing: its parts are made of the same matrix."""
+    factor, grid = choice.factor, session.grid
+    index = factor.index
+    if _complete(session, factor):
+        return []
+    _create(session, choice)
+    writes: list[Chunk] = [(ALPHA, (index, 0, 0))]
+    if factor.dtype == "float64":
+        writes.append((RESIDUAL, (index, 0)))
+    if session.config.solve.keep_factor:
+        writes += ((factor.array, key) for key in grid.upper())
+    writes += ((factor.inverse, (block,)) for block in range(grid.blocks))
+    frobenius = problem.norms.shifted(problem.shifts[index]).frobenius
+    arguments = (factor.array, frobenius, choice.note, RESIDUAL)
+    return [Task(f"dense-solve/{factor.name}", DENSE_KIND, arguments, (), tuple(writes), index)]
 
 
 def _last(tasks: Sequence[Task]) -> tuple[str, ...]:

@@ -32,9 +32,14 @@ def low_rank_kernel(x1: np.ndarray, x2: np.ndarray) -> np.ndarray:
     return x1[:, :3] @ x2[:, :3].T
 
 
+@pytest.fixture(params=[True, False], ids=["in memory", "on tiles"])
+def in_memory(request: pytest.FixtureRequest) -> bool:
+    return request.param
+
+
 @pytest.mark.parametrize("factor", ["float64", "float32", "auto"])
-def test_every_figure_equals_dense_linear_algebra(runner: Runner, factor: str) -> None:
-    runner.run(solve={"ridge": RIDGES, "factor": factor})
+def test_every_figure_equals_dense_linear_algebra(runner: Runner, factor: str, in_memory: bool) -> None:
+    runner.run(solve={"ridge": RIDGES, "factor": factor, "in_memory": in_memory})
     run = open_run(runner.folder / "run")
     k, y = run.gram("ntk").to_numpy(), runner.y
     n, outputs = y.shape
@@ -58,12 +63,13 @@ def test_every_figure_equals_dense_linear_algebra(runner: Runner, factor: str) -
         assert entry["loo_rmse"] == pytest.approx(left_out, rel=10 * rough)
 
 
-def test_float32_falls_back_says_so_and_agrees(runner: Runner) -> None:
+def test_float32_falls_back_says_so_and_agrees(runner: Runner, in_memory: bool) -> None:
     ridges = [1e-10, 1e-1]
     kernel = {"function": "tests.stages.test_solve_cholesky:low_rank_kernel"}
     runs = {"kernel": kernel, "spectrum": {"method": "none"}}
-    exact = runner.run(solve={"ridge": ridges}, out=str(runner.folder / "exact"), **runs)["solve"]["ridges"]
-    mixed = runner.run(solve={"ridge": ridges, "factor": "float32"}, **runs)["solve"]["ridges"]
+    settings = {"ridge": ridges, "in_memory": in_memory}
+    exact = runner.run(solve=settings, out=str(runner.folder / "exact"), **runs)["solve"]["ridges"]
+    mixed = runner.run(solve=settings | {"factor": "float32"}, **runs)["solve"]["ridges"]
     assert [entry["factor"] for entry in mixed] == ["float64", "float32"]
     assert mixed[0]["fallback"].startswith("float32 would not do: ")
     assert mixed[0]["loo_rmse"] == exact[0]["loo_rmse"]
@@ -71,8 +77,9 @@ def test_float32_falls_back_says_so_and_agrees(runner: Runner) -> None:
     assert not [name for name in names if "factor" in name]
 
 
-def test_auto_takes_float64_where_float32_is_not_sure(runner: Runner) -> None:
-    small, large = runner.run(solve={"ridge": [1e-9, 1e-1], "factor": "auto"})["solve"]["ridges"]
+def test_auto_takes_float64_where_float32_is_not_sure(runner: Runner, in_memory: bool) -> None:
+    settings = {"ridge": [1e-9, 1e-1], "factor": "auto", "in_memory": in_memory}
+    small, large = runner.run(solve=settings)["solve"]["ridges"]
     assert (small["factor"], large["factor"]) == ("float64", "float32")
     assert "fallback" not in small
 
@@ -84,7 +91,7 @@ def test_auto_takes_float64_where_float32_is_not_sure(runner: Runner) -> None:
 )
 @pytest.mark.parametrize("factor", ["float64", "float32"])
 def test_the_gates_hold_or_the_failure_is_clear(
-    runner: Runner, kernel: str, ridge: float, factor: str
+    runner: Runner, kernel: str, ridge: float, factor: str, in_memory: bool
 ) -> None:
     """Condition numbers from 1e4 to beyond 1e16: Hilbert's matrix, a matrix of rank 3, and the NTK of rows that are
     repeated, exactly and nearly."""
@@ -96,7 +103,7 @@ def test_the_gates_hold_or_the_failure_is_clear(
         "kernel": {"architecture": ARCHITECTURE}
         if kernel == "repeated_rows"
         else {"function": f"tests.stages.test_solve_cholesky:{kernel}"},
-        "solve": {"ridge": [ridge], "factor": factor},
+        "solve": {"ridge": [ridge], "factor": factor, "in_memory": in_memory},
         "data": {key: value for key, value in runner.document()["data"].items() if key != "test"},
         "spectrum": {"method": "none"},
     }
@@ -107,7 +114,7 @@ def test_the_gates_hold_or_the_failure_is_clear(
         assert "pivot" in failure.message and "smallest eigenvalue" in failure.message
         assert failure.hint is not None
         sufficient = float(failure.hint.split("a ridge of ")[1].split()[0])
-        options["solve"] = {"ridge": [sufficient]}
+        options["solve"] = {"ridge": [sufficient], "in_memory": in_memory}
         (entry,) = runner.run(**options)["solve"]["ridges"]
     assert all(gate["passed"] for gate in entry["gates"].values())
     run = open_run(runner.folder / "run")
