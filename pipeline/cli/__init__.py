@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from types import FrameType
@@ -19,7 +20,21 @@ def main() -> None:
         app()
     except SystemExit as ending:
         close_document(ending.code)
+        _leave(ending.code)
         raise
+
+
+def _leave(code: object) -> None:
+    """End here and now if a task that was given up is still at work: the interpreter's own end would have BLAS end its
+    threads, and wait for ever for those that compute."""
+    from pipeline.runtime import ending
+    from pipeline.runtime.serial import is_at_work
+
+    if isinstance(code, int) and is_at_work():
+        ending.end()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
 
 
 def _end(number: int, frame: FrameType | None) -> None:

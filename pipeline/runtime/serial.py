@@ -9,6 +9,8 @@ from pathlib import Path
 from pipeline.plan.tasks import Task
 from pipeline.runtime.executor import Outcome, Work, run_task, worker_name
 
+_TASK = "ntk-task"
+
 
 class SerialExecutor:
     """Runs one task at a time in a thread of its own, so that the thread that waits can give a stop its grace time and
@@ -34,7 +36,7 @@ class SerialExecutor:
             raise RuntimeError("bind(work) comes before submit()")
         self._task = task.key
         arguments = (self._work, task, self._outcomes)
-        threading.Thread(target=_run, args=arguments, name="ntk-task", daemon=True).start()
+        threading.Thread(target=_run, args=arguments, name=_TASK, daemon=True).start()
 
     def wait(self, timeout: float) -> list[Outcome]:
         try:
@@ -61,6 +63,11 @@ class SerialExecutor:
 
     def close(self) -> None:
         self._work = None
+
+
+def is_at_work() -> bool:
+    """Whether a task that was given up still runs in this process."""
+    return any(thread.name == _TASK for thread in threading.enumerate())
 
 
 def _run(work: Work, task: Task, outcomes: queue.SimpleQueue[Outcome | None]) -> None:

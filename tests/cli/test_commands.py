@@ -296,3 +296,38 @@ def test_two_runs_are_compared(folder: Path) -> None:
     assert "centred kernel alignment: 1.000000" in ntk("spectrum", "--compare", "first", "first").stdout
     assert "no run here" in ntk("spectrum", "--compare", "first", "second", code=2).stderr
     assert "--compare" in ntk("spectrum", code=2).stderr
+
+
+ABANDONING = """
+import sys, threading, time
+import numpy as np
+import pipeline.cli, pipeline.cli.app
+from ntk.linalg.tile_cholesky import factor_upper
+from pipeline.plan.tasks import Task
+from pipeline.runtime.serial import SerialExecutor
+
+begun = threading.Event()
+
+def factor_for_long(task):
+    matrix = np.eye(9000)
+    begun.set()
+    factor_upper(matrix)
+    factor_upper(np.eye(9000))
+
+def app():
+    executor = SerialExecutor()
+    executor.bind(factor_for_long)
+    executor.submit(Task("t", "factor"))
+    begun.wait()
+    time.sleep(0.5)
+    sys.exit(75)
+
+pipeline.cli.app.app = app
+pipeline.cli.main()
+"""
+
+
+def test_a_process_ends_while_blas_computes() -> None:
+    """A stop does not wait for a task beyond its grace, also not for the threads of a task in this process."""
+    done = subprocess.run([sys.executable, "-c", ABANDONING], timeout=60, check=False)
+    assert done.returncode == 75

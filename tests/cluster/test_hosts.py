@@ -31,7 +31,7 @@ RUN = """
 data: {train: {x: x.npy, y: y.npy}, split: {test: 0.2, seed: 0}}
 kernel: {function: "slow:kernel"}
 gram: {tile: 16}
-solve: {ridge: [1e-4]}
+solve: {ridge: [1e-4], in_memory: false}
 spectrum: {method: none}
 """
 SLOW = """

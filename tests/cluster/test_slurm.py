@@ -26,7 +26,7 @@ data: {train: {source: digits}, split: {test: 0.2, seed: 0}}
 kernel:
   architecture: [{Dense: {out_dim: 8, W_std: 1.5, b_std: 0.05}}, Relu, {Dense: {out_dim: 1}}]
 gram: {tile: 96}
-solve: {ridge: [1e-4]}
+solve: {ridge: [1e-4], in_memory: false}
 spectrum: {method: none}
 """
 CLUSTERS = """
@@ -45,7 +45,7 @@ def kernel(x1, x2):
 """
 SLOW_KERNEL = """kernel: {function: "slow:kernel"}
 gram: {tile: 96}
-solve: {ridge: [1e-4]}
+solve: {ridge: [1e-4], in_memory: false}
 spectrum: {method: none}
 """
 

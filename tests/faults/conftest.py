@@ -37,7 +37,7 @@ data:
   task: {task}
 kernel: {{{kernel}}}
 gram: {{tile: 16}}
-solve: {{ridge: [1.0e-4, 1.0e-2]}}
+solve: {{ridge: [1.0e-4, 1.0e-2], in_memory: false}}
 out: unused
 """
 
