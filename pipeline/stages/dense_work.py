@@ -4,6 +4,7 @@ inverse's diagonal in one task, which stores what the tasks on tiles store, and 
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,11 +70,14 @@ class DenseWork:
         """U, zero below the diagonal, whose pages are therefore hardly touched."""
         tiles, grid = self.tiles, self.tiles.grid
         matrix, name = np.zeros((grid.n, grid.n), factor.dtype), gram_array(tiles.kernel)
-        keys = list(grid.upper())
-        for position, (i, j) in enumerate(keys):
-            for following in keys[position + 1 : position + 2]:
-                tiles.store.expect(name, following)
-            matrix[grid.rows(i), grid.rows(j)] = tiles.store.view(name, (i, j))
+
+        def gather(key: tuple[int, int]) -> None:
+            rows, columns = map(grid.rows, key)
+            matrix[rows, columns] = tiles.store.view(name, key)
+
+        # Pages that are touched for the first time and digests take as long as a third of the factor.
+        with ThreadPoolExecutor(self.threads) as pool:
+            list(pool.map(gather, grid.upper()))
         matrix[np.diag_indices(grid.n)] += tiles.shifts[factor.index]
         for rows in tiles.blocks:
             square = matrix[rows, rows]
