@@ -57,6 +57,24 @@ def test_nothing_fits_into_too_little() -> None:
         make_plan(config(), problem(), resources("300 MB"))
 
 
+def test_a_matrix_that_fits_a_worker_is_solved_in_its_memory() -> None:
+    def planned(rows: int, memory: str, **solve: object) -> tuple[int, bool]:
+        wanted = config(solve={"method": "cholesky"} | solve, spectrum={"method": "none"}, gram={"tile": 256})
+        stage = make_plan(wanted, problem(rows), resources(memory)).stage("solve")
+        assert stage is not None
+        return stage.peak, "in the memory of a worker" in str(stage.why)
+
+    peak, whole = planned(8192, "1 GB")
+    assert whole
+    assert 8 * 8192**2 < peak < GB
+    assert not planned(8192, "900 MB")[1]
+    assert not planned(8192, "1 GB", in_memory=False)[1]
+    assert not planned(40_000, "30 GB")[1], "hours of work would be lost with a worker"
+    assert planned(40_000, "30 GB", in_memory=True)[1]
+    with pytest.raises(InputError, match=r"dense solve task.*most of it is matrix"):
+        planned(8192, "900 MB", in_memory=True)
+
+
 def test_spectrum_that_does_not_fit() -> None:
     plan = make_plan(config(solve={"method": "none"}), problem(5_000_000), resources("450 MB"), tile=64)
     stage = plan.stage("spectrum")

@@ -12,9 +12,10 @@ import scipy.linalg
 from pipeline import open_run
 from pipeline.errors import GateError
 from pipeline.plan.cholesky import cholesky_tasks
-from pipeline.stages import gram
+from pipeline.stages import gram, solve
 from pipeline.stages.cholesky_work import CholeskyWork, Factor
 from pipeline.stages.opening import open_session
+from pipeline.stages.regression import ALPHA
 from pipeline.stages.session import Session
 from pipeline.store.faults import TileError
 from tests.stages.conftest import ARCHITECTURE, Runner
@@ -170,6 +171,39 @@ def test_resumed_from_any_set_of_tiles_is_the_same(halfway) -> None:
         session.record(work(task)())
     for key, tile in whole.items():
         np.testing.assert_array_equal(session.store.read(array, key), tile)
+
+
+def test_in_memory_a_ridge_that_was_lost_is_solved_again_the_same(runner: Runner) -> None:
+    ready = runner.prepare(solve={"ridge": [1e-4, 1e-2], "in_memory": True, "keep_factor": True})
+
+    def solved() -> dict[str, np.ndarray]:
+        opened = open_session(
+            ready.config, ready.inputs, ready.spec, ready.identity, ready.plan.grid, ready.plan.resources
+        )
+        with opened as session:
+            gram.run(session)
+            solve.run(session)
+            store = session.store
+            arrays = {name: store.read_all(name) for name in store.names() if "inverse" in name}
+            arrays |= {f"{ALPHA}-{index}": store.read(ALPHA, (index, 0, 0)) for index in (0, 1)}
+            factor = Factor(0, "float64").array
+            arrays |= {str(key): store.read(factor, key) for key in session.grid.upper()}
+            # What a worker that died in the middle of the first ridge would not have recorded.
+            session.discard(Factor(0, "float64").inverse, [(2,)])
+            session.discard(factor, [(1, 2)])
+            session.writer.stage("solve", session.fingerprint("solve"), "stale", {})
+            return arrays
+
+    first, again = solved(), solved()
+    assert len(first) == 4 + ready.plan.grid.count
+    for name, values in first.items():
+        np.testing.assert_array_equal(again[name], values, err_msg=name)
+    u = np.zeros((len(runner.x), len(runner.x)))
+    for i, j in ready.plan.grid.upper():
+        u[ready.plan.grid.rows(i), ready.plan.grid.rows(j)] = first[str((i, j))]
+    matrix = open_run(runner.folder / "run").gram("ntk").to_numpy()
+    shift = 1e-4 * np.mean(np.diag(matrix))
+    np.testing.assert_allclose(u.T @ u, matrix + shift * np.eye(len(u)), rtol=1e-12, atol=1e-12)
 
 
 def test_names_of_a_factor_and_of_its_inverse_lead_back_to_it() -> None:
