@@ -35,6 +35,9 @@ WIDE_ROWS = 32_768
 
 LEAST_BANDWIDTH = 32
 
+DENSE_ROWS, DENSE_BLOCK = 8192, 2048
+"""Rows from which a matrix in memory is factored by blocks, and their size (`ntk.linalg.dense_cholesky`)."""
+
 
 @dataclass(frozen=True, slots=True)
 class Need:
@@ -119,9 +122,13 @@ def substitution_task(n: int, columns: int, tile: int, *, itemsize: int = 8, pro
 
 
 def dense_solve_task(n: int, columns: int, tile: int, *, process: int = PROCESS_WITH_JAX) -> Need:
-    """A ridge with the whole matrix in memory, n²·8, whose place factor and then inverse take; beside it what
-    `substitution_task` holds."""
-    return Need((("matrix", n * n * 8), *substitution_task(n, columns, tile, process=process).parts))
+    """A ridge with the whole matrix in memory, n²·8, whose place factor and then inverse take; beside it blocks of it
+    and what `substitution_task` holds."""
+    return Need((
+        ("matrix", n * n * 8),
+        ("blocks", 4 * DENSE_BLOCK**2 * 8 if n > DENSE_ROWS else 0),
+        *substitution_task(n, columns, tile, process=process).parts,
+    ))  # fmt: skip
 
 
 def inverse_diagonal_task(

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from ntk.linalg import tile_cholesky
+from ntk.linalg.dense_cholesky import factor_in_place, invert_in_place, squared_lines
+from ntk.linalg.tile_cholesky import NotPositiveDefinite
 from pipeline.plan.gram import gram_array
 from pipeline.plan.tasks import Chunk, Record, Task
 from pipeline.stages.cholesky_work import CholeskyWork, Factor, Indefinite, Triangle
@@ -59,11 +60,9 @@ class DenseWork:
                     rows, columns = map(tiles.grid.rows, key)
                     put((name, key), np.ascontiguousarray(upper[rows, columns]))
             # The factor is needed no more, and its inverse takes its place.
-            tile_cholesky.invert_upper(upper)
-            # A⁻¹ = U⁻¹ U⁻ᵀ.
+            invert_in_place(upper)
             for block, rows in enumerate(tiles.blocks):
-                lines = upper[rows]
-                put((factor.inverse, (block,)), np.einsum("ij,ij->i", lines, lines, dtype=np.float64))
+                put((factor.inverse, (block,)), squared_lines(upper, rows))
         return records
 
     def _factored(self, factor: Factor) -> np.ndarray:
@@ -73,18 +72,15 @@ class DenseWork:
 
         def gather(key: tuple[int, int]) -> None:
             rows, columns = map(grid.rows, key)
-            matrix[rows, columns] = tiles.store.view(name, key)
+            tile = tiles.store.view(name, key)
+            matrix[rows, columns] = np.triu(tile) if rows == columns else tile
 
         # Pages that are touched for the first time and digests take as long as a third of the factor.
         with ThreadPoolExecutor(self.threads) as pool:
             list(pool.map(gather, grid.upper()))
         matrix[np.diag_indices(grid.n)] += tiles.shifts[factor.index]
-        for rows in tiles.blocks:
-            square = matrix[rows, rows]
-            for row in range(1, len(square)):
-                square[row, :row] = 0
         try:
-            tile_cholesky.factor_upper(matrix)
-        except tile_cholesky.NotPositiveDefinite as failure:
+            factor_in_place(matrix)
+        except NotPositiveDefinite as failure:
             raise Indefinite(f"{factor.array}:pivot {failure.pivot} is {failure.value!r}") from None
         return matrix

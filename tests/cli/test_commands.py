@@ -302,7 +302,7 @@ ABANDONING = """
 import sys, threading, time
 import numpy as np
 import pipeline.cli, pipeline.cli.app
-from ntk.linalg.tile_cholesky import factor_upper
+from ntk.linalg.tile_cholesky import factor
 from pipeline.plan.tasks import Task
 from pipeline.runtime.serial import SerialExecutor
 
@@ -311,8 +311,8 @@ begun = threading.Event()
 def factor_for_long(task):
     matrix = np.eye(9000)
     begun.set()
-    factor_upper(matrix)
-    factor_upper(np.eye(9000))
+    factor(matrix)
+    factor(np.eye(9000))
 
 def app():
     executor = SerialExecutor()

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ntk.linalg import dense_cholesky
 from pipeline.config.sizes import human_bytes, parse_bytes
 from pipeline.errors import InputError
 from pipeline.plan import memory
@@ -86,3 +87,7 @@ def test_planning_imports_nothing_heavy():
     )
     seen = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert seen.stdout == "[]\n"
+
+
+def test_blocks_of_a_matrix_in_memory_are_those_of_the_factorisation() -> None:
+    assert (memory.DENSE_ROWS, memory.DENSE_BLOCK) == (dense_cholesky.LAPACK_ROWS, dense_cholesky.BLOCK)
