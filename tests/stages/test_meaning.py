@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
+import pytest
 
 from pipeline import open_run
+from pipeline.config.cluster import SerialCluster
+from pipeline.config.load import load_run
 from pipeline.plan import memory
+from pipeline.stages.opening import open_session
+from pipeline.stages.order import run_stages
+from pipeline.stages.prepare import prepare
 from pipeline.stages.spectrum_meaning import CURVE, FLOW, curve_array, curve_sizes, flow_array, sampled_rows
 from tests.stages.conftest import Runner
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 def test_a_run_predicts_its_learning_curve_and_stores_it(runner: Runner) -> None:
@@ -63,3 +72,19 @@ def test_the_sample_fits_the_memory_it_is_given() -> None:
     assert memory.population_rows(1437, 10**10) == 1437
     assert len(np.unique(sampled_rows(100, 40))) == 40
     np.testing.assert_array_equal(sampled_rows(50, 50), np.arange(50))
+
+
+@pytest.mark.slow
+def test_the_learning_curve_of_the_digits_is_predicted(tmp_path: Path) -> None:
+    """Within 15 % of the held-out error of the same kernel, from 50 rows to nearly all (`docs/spectrum.md`)."""
+    config = load_run(EXAMPLES / "digits.yaml", [f"out={tmp_path}/run"])
+    ready = prepare(config, SerialCluster(kind="serial"), folder=EXAMPLES)
+    opened = open_session(
+        ready.config, ready.inputs, ready.spec, ready.identity, ready.plan.grid, ready.plan.resources
+    )
+    with opened as session:
+        figures = run_stages(session, ready.plan)["spectrum"]["ntk"]
+    sizes = open_run(tmp_path / "run").store.read_all(curve_array("ntk", "size"))
+    assert sizes[0] <= 50
+    assert sizes[-1] >= 1400
+    assert figures["learning_curve"]["largest_deviation"] < 0.15
