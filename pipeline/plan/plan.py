@@ -18,6 +18,7 @@ from pipeline.plan.gram import cross_tasks, rows_kept, supertile, task_count
 from pipeline.plan.iterative import (
     ASSUMED_PASSES,
     ASSUMED_PRODUCTS,
+    PRODUCT_SECONDS,
     PROPOSALS,
     Choice,
     block_of,
@@ -93,7 +94,8 @@ class StagePlan:
     `pairs` of the flops' inputs go through the kernel. `skipped` says why a stage that was asked for with `auto` will
     not be done; `method` is what a stage with several will use, and `passes` how often that reads a stored matrix;
     `why` says what the method of the solve stage is and why. `kept`: tiles that all workers together keep from one
-    product to the next; None where files are mapped, or nothing is multiplied again and again.
+    product to the next; None where files are mapped, or nothing is multiplied again and again. `serial`: operations of
+    one process for which all others wait, not among `flops`.
     """
 
     name: str
@@ -108,6 +110,7 @@ class StagePlan:
     why: str = ""
     pairs: float = 0.0
     kept: int | None = None
+    serial: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +139,10 @@ class Plan:
             extra = self.grid.blocks * self.grid.tile**2 * (rates.diagonal_seconds - rates.pair_seconds)
             busy = max(kernel + extra, writes)
             return rates.startup + (busy + rates.task_overhead * stage.tasks) / workers
-        return (kernel + max(other, 0.0) + reads + writes + rates.task_overhead * stage.tasks) / workers
+        alone = stage.serial / rates.products + stage.passes * PRODUCT_SECONDS
+        return (
+            alone + (kernel + max(other, 0.0) + reads + writes + rates.task_overhead * stage.tasks) / workers
+        )
 
     @property
     def pass_bytes(self) -> float:
@@ -446,7 +452,7 @@ def _spectrum(config: RunConfig, matrix: Matrix, resources: Resources) -> StageP
     found = resolve_method(config.spectrum, matrix, resources)
     return StagePlan(
         "spectrum", found.tasks, found.flops, found.reads, found.writes, found.need.total, found.skipped,
-        found.method, found.passes, kept=found.kept,
+        found.method, found.passes, kept=found.kept, serial=found.serial,
     )  # fmt: skip
 
 

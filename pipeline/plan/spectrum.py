@@ -34,6 +34,10 @@ that the wanted ones do."""
 
 LEAST_GUARD = 16
 
+THIN, THIN_COST = 32, 2.5
+"""A product with so few vectors costs so many times what its operations do in a square one: BLAS packs a strip of the
+matrix for some rows only."""
+
 EXPECTED_PASSES = 12
 """Passes over the matrix that leading pairs of a kernel matrix take, for the plan."""
 
@@ -62,6 +66,7 @@ class SpectrumPlan:
         skipped: why nothing will be done.
         kept: tiles of a matrix that all workers together keep from one product to the next; None where files are
             mapped, or no products are made.
+        serial: operations of one process for which all others wait.
     """
 
     method: str
@@ -73,6 +78,7 @@ class SpectrumPlan:
     need: Need
     skipped: str = ""
     kept: int | None = None
+    serial: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +193,8 @@ def _lanczos(wanted: SpectrumConfig, matrix: Matrix, resources: Resources) -> Sp
     return dataclasses.replace(
         plan,
         tasks=plan.tasks + matrix.kernels,
-        flops=plan.flops + matrix.kernels * float(n) ** 3 / 3,
+        # One task; Bunch and Kaufman's pivoting runs at half the rate of a product.
+        serial=plan.serial + matrix.kernels * 2 * float(n) ** 3 / 3,
         reads=plan.reads + matrix.bytes,
         need=max(plan.need, memory.inertia_task(n), key=lambda need: need.total),
     )
@@ -221,11 +228,13 @@ def _products(
         method,
         matrix.kernels * passes * (patches.sides * (patches.sides + 1) // 2),
         passes,
-        matrix.kernels * passes * 2.0 * n * n * columns + 2 * vectors / 8 * columns * passes,
+        matrix.kernels * passes * 2.0 * n * n * columns * (THIN_COST if columns <= THIN else 1.0),
         passes * matrix.bytes * still + vectors * passes,
         vectors * patches.sides,
         max(worker, driver, key=lambda need: need.total),
         kept=kept,
+        # Twice orthogonal to all blocks before.
+        serial=matrix.kernels * 4.0 * n * columns**2 * passes**2,
     )
 
 
