@@ -27,10 +27,11 @@ def main() -> None:
 def _leave(code: object) -> None:
     """End here and now if a task that was given up is still at work: the interpreter's own end would have BLAS end its
     threads, and wait for ever for those that compute."""
-    from pipeline.runtime import ending
-    from pipeline.runtime.serial import is_at_work
+    # Most commands never make a serial executor, and do not import it to find out.
+    serial = sys.modules.get("pipeline.runtime.serial")
+    if serial is not None and isinstance(code, int) and serial.is_at_work():
+        from pipeline.runtime import ending
 
-    if isinstance(code, int) and is_at_work():
         ending.end()
         sys.stdout.flush()
         sys.stderr.flush()

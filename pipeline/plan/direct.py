@@ -13,12 +13,15 @@ from pipeline.plan.resources import ASSUMED_FLOPS, Resources
 MOST_SECONDS = 60.0
 """Work of one ridge, by assumed rates, that `auto` may lose with a worker."""
 
+HERE = ("local", "serial")
+"""Kinds of clusters whose workers share the cores of this machine."""
+
 
 def is_in_memory(solve: SolveConfig, n: int, outputs: int, resources: Resources) -> bool:
     """Whether one worker solves a ridge by itself, with the whole n×n matrix in its memory."""
     if solve.in_memory != "auto":
         return solve.in_memory
-    if resources.kind not in ("local", "serial") or resources.device != "cpu":
+    if resources.kind not in HERE or resources.device != "cpu":
         return False
     seconds = 2 * float(n) ** 3 / 3 / (ASSUMED_FLOPS * resources.threads * resources.workers)
     fits = memory.dense_solve_task(n, outputs, memory.TILE_MULTIPLE).total <= resources.memory
@@ -30,6 +33,6 @@ def threads_of(ridges: int, resources: Resources) -> int:
 
     It depends on the run alone, not on what is left of it: the last digits of a factor depend on it.
     """
-    if resources.kind not in ("local", "serial"):
+    if resources.kind not in HERE:
         return resources.threads
-    return resources.threads * max(1, resources.workers // max(1, min(ridges, resources.workers)))
+    return resources.threads * (resources.workers // min(ridges, resources.workers))

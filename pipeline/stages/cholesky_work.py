@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 
 SUBSTITUTE_KIND = "substitute"
 GATES_KIND = "gates"
+RESIDUAL = "solution/residual"
+"""‖Y − (K + λI) A‖ of every ridge with a float64 factor, (ridges, outputs); its records hold the gates."""
+
 PROBED_ROWS = 8
 """Entries of the inverse's diagonal that are computed to float64 accuracy beside a float32 factor, to judge it by."""
 

@@ -15,7 +15,7 @@ from ntk.linalg.dense_cholesky import factor_in_place, invert_in_place, squared_
 from ntk.linalg.tile_cholesky import NotPositiveDefinite
 from pipeline.plan.gram import gram_array
 from pipeline.plan.tasks import Chunk, Record, Task
-from pipeline.stages.cholesky_work import CholeskyWork, Factor, Indefinite, Triangle
+from pipeline.stages.cholesky_work import RESIDUAL, CholeskyWork, Factor, Indefinite, Triangle
 from pipeline.stages.regression import ALPHA
 from pipeline.stages.worker import Stopwatch, stored_record, targets
 
@@ -36,7 +36,7 @@ class DenseWork:
             Unfit: the factor does not exist, or refinement with it stalls.
         """
         watch = Stopwatch()
-        array, frobenius, note, residual = task.args
+        array, frobenius, note = task.args
         tiles, factor = self.tiles, Factor.of(array)
         records: list[Record] = []
 
@@ -54,7 +54,7 @@ class DenseWork:
                 alpha = triangle.solve(targets(tiles.directory, tiles.token, tiles.grid))
             put((ALPHA, (factor.index, 0, 0)), alpha[None], note)
             if factor.dtype == "float64":
-                put((residual, (factor.index, 0)), *tiles.judged(factor, triangle, alpha, frobenius))
+                put((RESIDUAL, (factor.index, 0)), *tiles.judged(factor, triangle, alpha, frobenius))
             for name, key in task.writes:
                 if name == array:
                     rows, columns = map(tiles.grid.rows, key)

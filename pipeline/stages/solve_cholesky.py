@@ -29,13 +29,10 @@ from pipeline.plan.direct import is_in_memory, threads_of
 from pipeline.plan.gram import gram_array
 from pipeline.plan.tasks import Chunk, Task
 from pipeline.stages import scores
-from pipeline.stages.cholesky_work import GATES_KIND, SUBSTITUTE_KIND, CholeskyWork, Factor, Unfit
+from pipeline.stages.cholesky_work import GATES_KIND, RESIDUAL, SUBSTITUTE_KIND, CholeskyWork, Factor, Unfit
 from pipeline.stages.dense_work import DENSE_KIND, DenseWork
 from pipeline.stages.regression import ALPHA, Regression, Solved
 from pipeline.stages.session import Session
-
-RESIDUAL = "solution/residual"
-"""‖Y − (K + λI) A‖ of every ridge with a float64 factor, (ridges, outputs); its records hold the gates."""
 
 FEW_ROWS = 10_000
 """Up to this many rows λ_min is estimated from up to 200 products after a failure; beyond, from 40."""
@@ -77,7 +74,10 @@ def solve(session: Session, problem: Regression) -> list[Solved]:
     if is_in_memory(session.config.solve, session.grid.n, outputs, session.resources):
         make, does = _dense_tasks, DenseWork(work, threads_of(ridges, session.resources))
     while True:
-        tasks = [task for choice in choices for task in make(session, problem, choice)]
+        waiting = [choice for choice in choices if not _complete(session, choice.factor)]
+        for choice in waiting:
+            _create(session, choice)
+        tasks = [task for choice in waiting for task in make(session, problem, choice)]
         try:
             session.run(tasks, does, "solve", after=lambda: _drop_factors(session, choices))
         except Unfit as failure:
@@ -161,9 +161,6 @@ def _tasks(session: Session, problem: Regression, choice: Choice) -> list[Task]:
     """What is left to do for one ridge, in the order of its priorities after all ridges before it."""
     factor, grid = choice.factor, session.grid
     index = factor.index
-    if _complete(session, factor):
-        return []
-    _create(session, choice)
     session.adopt((factor.array,))
     done = session.journal.done((factor.array, factor.forward, factor.inverse, ALPHA, RESIDUAL))
     prefix = f"cholesky/{factor.name}"
@@ -195,9 +192,6 @@ def _dense_tasks(session: Session, problem: Regression, choice: Choice) -> list[
     """The one task of a ridge, all of it again if anything is missing: its parts are made of the same matrix."""
     factor, grid = choice.factor, session.grid
     index = factor.index
-    if _complete(session, factor):
-        return []
-    _create(session, choice)
     writes: list[Chunk] = [(ALPHA, (index, 0, 0))]
     if factor.dtype == "float64":
         writes.append((RESIDUAL, (index, 0)))
@@ -205,7 +199,7 @@ def _dense_tasks(session: Session, problem: Regression, choice: Choice) -> list[
         writes += ((factor.array, key) for key in grid.upper())
     writes += ((factor.inverse, (block,)) for block in range(grid.blocks))
     frobenius = problem.norms.shifted(problem.shifts[index]).frobenius
-    arguments = (factor.array, frobenius, choice.note, RESIDUAL)
+    arguments = (factor.array, frobenius, choice.note)
     return [Task(f"dense-solve/{factor.name}", DENSE_KIND, arguments, (), tuple(writes), index)]
 
 

@@ -17,9 +17,9 @@ from pipeline.config.sizes import parse_bytes
 from pipeline.plan.gram import gram_array
 from pipeline.runtime.events import TaskDone
 from pipeline.stages import gram, solve
+from pipeline.stages.cholesky_work import RESIDUAL
 from pipeline.stages.regression import ALPHA
 from pipeline.stages.session import Progress, Session
-from pipeline.stages.solve_cholesky import RESIDUAL
 from scripts.benchmarks import report, runs
 
 FEATURES = 64
