@@ -64,7 +64,7 @@ def working(
     from pipeline.cli.progress import ProgressDisplay
     from pipeline.runtime.stop import StopFlag
     from pipeline.stages.board import Board
-    from pipeline.stages.opening import open_session
+    from pipeline.stages.opening import open_prepared
     from pipeline.store.live import Sign
 
     if performance_report and ready.plan.resources.kind == "serial":
@@ -79,11 +79,9 @@ def working(
         board.dashboard = getattr(executor, "dashboard_link", None)
 
     with ProgressDisplay(board) as display:
-        opened = open_session(
-            ready.config, ready.inputs, ready.spec, ready.identity, ready.plan.grid, ready.plan.resources,
-            lease=lease, listener=display, waiting=say, folder=ready.folder,
-            extend=extend,
-        )  # fmt: skip
+        opened = open_prepared(
+            ready, lease=lease, listener=display, waiting=say, folder=ready.folder, extend=extend
+        )
         # The flag goes up once the run is ours: while another holder is watched a signal ends the process at once.
         with opened as session, StopFlag() as stop:
             session.stop = stop

@@ -15,7 +15,7 @@ from pipeline.config.load import load_cluster, validate
 from pipeline.config.model import RunConfig
 from pipeline.errors import GateError, InputError
 from pipeline.estimators.problem import Problem
-from pipeline.stages.opening import open_session
+from pipeline.stages.opening import open_prepared
 from pipeline.stages.operator import stored_operator
 from pipeline.stages.order import run_stages
 from pipeline.stages.predict import PREDICTIONS
@@ -159,13 +159,8 @@ def _session(
         document["data"]["test"] = {"x": str(inputs / "x_test.npy")}
     config = validate(RunConfig, document, "estimator")
     ready = prepare(config, load_cluster(cluster, folder), folder=folder)
-    with open_session(
-        ready.config,
-        ready.inputs,
-        ready.spec,
-        ready.identity,
-        ready.plan.grid,
-        ready.plan.resources,
+    with open_prepared(
+        ready,
         folder=folder,
     ) as session:
         yield session, lambda stage: run_stages(session, ready.plan, only=stage)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from pipeline.stages import extend as extending
 from pipeline.stages import rundir
 from pipeline.stages.depends import Depends, depends
 from pipeline.stages.kernels import KernelSpec
+from pipeline.stages.prepare import Prepared
 from pipeline.stages.session import Progress, Session
 from pipeline.store.arrays import ArrayStore
 from pipeline.store.journal import Journal
@@ -91,3 +93,13 @@ def open_session(
                 extending.extend(session, grown_from)
                 rundir.write_run_yaml(directory, config, facts)
             yield session
+
+
+def open_prepared(
+    ready: Prepared, resources: Resources | None = None, **how: Any
+) -> AbstractContextManager[Session]:
+    """`open_session` for a prepared run, on other resources than those of its plan if need be; `how`: its keywords."""
+    plan = ready.plan
+    return open_session(
+        ready.config, ready.inputs, ready.spec, ready.identity, plan.grid, resources or plan.resources, **how
+    )

@@ -11,7 +11,7 @@ import numpy as np
 
 from pipeline.config.cluster import LocalCluster
 from pipeline.stages import gram
-from pipeline.stages.opening import open_session
+from pipeline.stages.opening import open_prepared
 from pipeline.stages.prepare import planned
 from scripts.benchmarks import report, runs
 
@@ -28,9 +28,7 @@ def measure(rows: int, features: int, repeats: int) -> dict[str, Any]:
             stage = plan.stage("gram")
             assert stage is not None
             plans.append(plan.seconds(stage))
-            opened = open_session(
-                ready.config, ready.inputs, ready.spec, ready.identity, ready.plan.grid, ready.plan.resources
-            )
+            opened = open_prepared(ready)
             began = time.perf_counter()
             with opened as session:
                 gram.run(session)

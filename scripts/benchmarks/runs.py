@@ -14,7 +14,7 @@ import numpy as np
 from pipeline.config.cluster import AnyCluster
 from pipeline.config.load import load_cluster, validate
 from pipeline.config.model import RunConfig
-from pipeline.stages.opening import open_session
+from pipeline.stages.opening import open_prepared
 from pipeline.stages.prepare import Prepared, prepare
 from pipeline.stages.session import Progress, Session
 
@@ -50,9 +50,7 @@ def prepared(
 def session(ready: Prepared, listener: Callable[[Progress], None] | None = None) -> Iterator[Session]:
     """The run, opened, with its workers up: starting them is not what is measured."""
     resources = ready.plan.resources
-    opened = open_session(
-        ready.config, ready.inputs, ready.spec, ready.identity, ready.plan.grid, resources, listener=listener
-    )
+    opened = open_prepared(ready, resources, listener=listener)
     with opened as session:
         while len(session.executor.workers()) < resources.workers:
             time.sleep(0.05)

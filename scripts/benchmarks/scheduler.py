@@ -24,7 +24,7 @@ from pipeline.runtime.cluster import LocalSettings, open_executor
 from pipeline.runtime.drive import drive
 from pipeline.stages import gram
 from pipeline.stages.inputs import store_inputs
-from pipeline.stages.opening import open_session
+from pipeline.stages.opening import open_prepared
 from pipeline.stages.prepare import prepare
 from pipeline.store.journal import Journal
 
@@ -142,9 +142,7 @@ def resumed(grid: TileGrid, folder: Path) -> float:
     sys.path[:] = [path for path in sys.path if not path.startswith(tempfile.gettempdir())]
     config = validate(RunConfig, document, "benchmark")
     ready = prepare(config, SerialCluster(kind="serial"), allow_code=True, folder=folder)
-    opened = open_session(
-        ready.config, ready.inputs, ready.spec, ready.identity, ready.plan.grid, ready.plan.resources
-    )
+    opened = open_prepared(ready)
     array, last = gram_array("ntk"), (grid.blocks - 1, grid.blocks - 1)
     with opened as session:
         store_inputs(session)

@@ -13,7 +13,7 @@ import pytest
 from pipeline.config.cluster import SerialCluster
 from pipeline.config.load import validate
 from pipeline.config.model import RunConfig
-from pipeline.stages.opening import open_session
+from pipeline.stages.opening import open_prepared
 from pipeline.stages.order import run_stages
 from pipeline.stages.prepare import Prepared, prepare
 
@@ -60,13 +60,8 @@ class Runner:
     ) -> dict[str, Any]:
         ready = self.prepare(**fields)
         lease = "run" if shard is None else f"shard-{shard[0]}-of-{shard[1]}"
-        opened = open_session(
-            ready.config,
-            ready.inputs,
-            ready.spec,
-            ready.identity,
-            ready.plan.grid,
-            ready.plan.resources,
+        opened = open_prepared(
+            ready,
             lease=lease,
             extend=extend,
         )

@@ -18,7 +18,7 @@ from pipeline.config.model import RunConfig
 from pipeline.runtime import rendezvous
 from pipeline.runtime.attendant import ATTACHED
 from pipeline.runtime.events import TaskDone
-from pipeline.stages.opening import open_session
+from pipeline.stages.opening import open_prepared
 from pipeline.stages.order import run_stages
 from pipeline.stages.prepare import prepare
 from pipeline.stages.session import Progress, Session
@@ -103,9 +103,7 @@ def test_joining_and_leaving_change_nothing(runner, contents, where, monkeypatch
         runner.run(stage, **FIELDS, out=str(runner.folder / "alone"))
     config = validate(RunConfig, runner.document(**FIELDS, out=str(runner.folder / "elastic")), "test")
     ready = prepare(config, where, allow_code=True, folder=runner.folder)
-    opened = open_session(
-        ready.config, ready.inputs, ready.spec, ready.identity, ready.plan.grid, ready.plan.resources
-    )
+    opened = open_prepared(ready)
     step, steps = conjugate_gradients.step, iter(range(1000))
     with opened as session:
         guest = Guest(session)

@@ -22,7 +22,7 @@ from pipeline.plan import show
 from pipeline.plan.tiles import TileGrid
 from pipeline.stages import operator
 from pipeline.stages.kept import KeptTiles
-from pipeline.stages.opening import open_session
+from pipeline.stages.opening import open_prepared
 from pipeline.stages.order import run_stages
 from pipeline.stages.prepare import prepare
 from pipeline.stages.session import Session
@@ -99,9 +99,7 @@ def opened(runner, monkeypatch) -> Callable[..., Session]:
         resources = dataclasses.replace(
             ready.plan.resources, kind=kind, workers=workers, threads=1, memory=memory
         )
-        opened = open_session(
-            ready.config, ready.inputs, ready.spec, ready.identity, ready.plan.grid, resources
-        )
+        opened = open_prepared(ready, resources)
         sessions.append(opened)
         return opened
 
@@ -162,7 +160,7 @@ def test_a_matrix_in_a_bucket_is_fetched_once(runner, bucket, proxy: Proxy, monk
     runner.run("gram", out=str(bucket))
     ready = runner.prepare(out=str(bucket))
     resources = dataclasses.replace(ready.plan.resources, kind="local", workers=1, threads=1, memory=10**12)
-    opened = open_session(ready.config, ready.inputs, ready.spec, ready.identity, ready.plan.grid, resources)
+    opened = open_prepared(ready, resources)
     with opened as session:
         proxy.requests.clear()
         products(session)
@@ -192,15 +190,11 @@ def test_memory_stays_below_what_the_plan_says(tmp_path: Path, monkeypatch) -> N
         stage = ready.plan.stage("solve")
         assert stage is not None and stage.kept
         assert f"workers keep {stage.kept} of 78 tiles in memory" in show.text(ready.plan)
-        opened = open_session(
-            ready.config, ready.inputs, ready.spec, ready.identity, ready.plan.grid, ready.plan.resources
-        )
+        opened = open_prepared(ready)
         if not found:
             with opened as session:
                 run_stages(session, ready.plan, only="gram")
-            opened = open_session(
-                ready.config, ready.inputs, ready.spec, ready.identity, ready.plan.grid, ready.plan.resources
-            )
+            opened = open_prepared(ready)
         with opened as session:
             gram = operator.stored_operator(session, "ntk", "solve")
             for _ in range(6):

@@ -12,7 +12,7 @@ from pipeline import open_run
 from pipeline.config.cluster import SerialCluster
 from pipeline.config.load import load_run
 from pipeline.plan import memory
-from pipeline.stages.opening import open_session
+from pipeline.stages.opening import open_prepared
 from pipeline.stages.order import run_stages
 from pipeline.stages.prepare import prepare
 from pipeline.stages.spectrum_meaning import CURVE, FLOW, curve_array, curve_sizes, flow_array, sampled_rows
@@ -79,9 +79,7 @@ def test_the_learning_curve_of_the_digits_is_predicted(tmp_path: Path) -> None:
     """Within 15 % of the held-out error of the same kernel, from 50 rows to nearly all (`docs/spectrum.md`)."""
     config = load_run(EXAMPLES / "digits.yaml", [f"out={tmp_path}/run"])
     ready = prepare(config, SerialCluster(kind="serial"), folder=EXAMPLES)
-    opened = open_session(
-        ready.config, ready.inputs, ready.spec, ready.identity, ready.plan.grid, ready.plan.resources
-    )
+    opened = open_prepared(ready)
     with opened as session:
         figures = run_stages(session, ready.plan)["spectrum"]["ntk"]
     sizes = open_run(tmp_path / "run").store.read_all(curve_array("ntk", "size"))

@@ -12,7 +12,7 @@ from pipeline.config.cluster import LocalCluster
 from pipeline.config.load import validate
 from pipeline.config.model import RunConfig
 from pipeline.plan import memory
-from pipeline.stages.opening import open_session
+from pipeline.stages.opening import open_prepared
 from pipeline.stages.order import run_stages
 from pipeline.stages.prepare import prepare
 from tests.stages.conftest import ARCHITECTURE
@@ -35,9 +35,7 @@ def test_no_worker_exceeds_the_plan(tmp_path: Path, precision: str) -> None:
         "out": str(tmp_path / "run"),
     }
     ready = prepare(validate(RunConfig, document, "test"), LocalCluster(workers=2, threads=1, memory="2 GB"))
-    opened = open_session(
-        ready.config, ready.inputs, ready.spec, ready.identity, ready.plan.grid, ready.plan.resources
-    )
+    opened = open_prepared(ready)
     with opened as session:
         measured = run_stages(session, ready.plan)["memory"]["peak_worker_bytes"]
     promised = 0
@@ -69,9 +67,7 @@ def test_spectrum_stays_below_the_plan(tmp_path: Path, wanted: dict[str, object]
     }
     ready = prepare(validate(RunConfig, document, "test"), LocalCluster(workers=2, threads=1, memory="2 GB"))
     stages = {stage.name: stage.peak for stage in ready.plan.stages}
-    opened = open_session(
-        ready.config, ready.inputs, ready.spec, ready.identity, ready.plan.grid, ready.plan.resources
-    )
+    opened = open_prepared(ready)
     with opened as session:
         run_stages(session, ready.plan, only="gram")
         tracemalloc.start()

@@ -16,7 +16,7 @@ from pipeline.plan.products import Patches
 from pipeline.plan.resources import Resources
 from pipeline.plan.tiles import TileGrid
 from pipeline.stages import operator
-from pipeline.stages.opening import open_session
+from pipeline.stages.opening import open_prepared
 from pipeline.store.faults import TileError
 
 
@@ -50,9 +50,7 @@ def session(request, runner, monkeypatch):
     kernel = {"architecture": runner.document()["kernel"]["architecture"], "precision": request.param}
     runner.run("gram", kernel=kernel)
     ready = runner.prepare(kernel=kernel)
-    opened = open_session(
-        ready.config, ready.inputs, ready.spec, ready.identity, ready.plan.grid, ready.plan.resources
-    )
+    opened = open_prepared(ready)
     with opened as session:
         yield session
 

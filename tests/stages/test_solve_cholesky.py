@@ -14,7 +14,7 @@ from pipeline.errors import GateError
 from pipeline.plan.cholesky import cholesky_tasks
 from pipeline.stages import gram, solve
 from pipeline.stages.cholesky_work import CholeskyWork, Factor
-from pipeline.stages.opening import open_session
+from pipeline.stages.opening import open_prepared
 from pipeline.stages.regression import ALPHA
 from pipeline.stages.session import Session
 from pipeline.store.faults import TileError
@@ -129,9 +129,7 @@ def test_the_gates_hold_or_the_failure_is_clear(
 def halfway(runner: Runner):
     """A session whose Gram stage is done, and the work and tasks of a factorisation."""
     ready = runner.prepare(solve={"ridge": [1e-3]})
-    opened = open_session(
-        ready.config, ready.inputs, ready.spec, ready.identity, ready.plan.grid, ready.plan.resources
-    )
+    opened = open_prepared(ready)
     with opened as session:
         gram.run(session)
         grid, factor = session.grid, Factor(0, "float64")
@@ -177,9 +175,7 @@ def test_in_memory_a_ridge_that_was_lost_is_solved_again_the_same(runner: Runner
     ready = runner.prepare(solve={"ridge": [1e-4, 1e-2], "in_memory": True, "keep_factor": True})
 
     def solved() -> dict[str, np.ndarray]:
-        opened = open_session(
-            ready.config, ready.inputs, ready.spec, ready.identity, ready.plan.grid, ready.plan.resources
-        )
+        opened = open_prepared(ready)
         with opened as session:
             gram.run(session)
             solve.run(session)

@@ -8,7 +8,7 @@ from pathlib import Path
 from pipeline.config.cluster import LocalCluster
 from pipeline.config.load import validate
 from pipeline.config.model import RunConfig
-from pipeline.stages.opening import open_session
+from pipeline.stages.opening import open_prepared
 from pipeline.stages.order import run_stages
 from pipeline.stages.prepare import prepare
 from pipeline.store.place import ObjectPath
@@ -26,9 +26,7 @@ def test_two_workers_read_the_inputs_once(runner, bucket: ObjectPath, proxy: Pro
     runner.run("gram", **fields)  # in this process, on a disk
     config = validate(RunConfig, runner.document(out=str(bucket), **fields), "test")
     ready = prepare(config, LocalCluster(workers=2, threads=1, scratch=str(tmp_path / "scratch")))
-    opened = open_session(
-        ready.config, ready.inputs, ready.spec, ready.identity, ready.plan.grid, ready.plan.resources
-    )
+    opened = open_prepared(ready)
     with opened as session:
         run_stages(session, ready.plan, only="gram")
         records = [
