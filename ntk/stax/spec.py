@@ -80,7 +80,12 @@ def _build(name: Any, arguments: Any, at: str) -> Layer:
     if isinstance(name, str) and name.startswith("zoo."):
         return _named(name, arguments, at)
     if name not in REGISTRY:
-        raise ArchitectureError(f"{at}: unknown layer {name!r}" + _nearest(name, [*REGISTRY, *_COMBINATORS]))
+        from ntk.zoo import ARCHITECTURES
+
+        named = [f"zoo.{known}" for known in ARCHITECTURES]
+        raise ArchitectureError(
+            f"{at}: unknown layer {name!r}" + _nearest(name, [*REGISTRY, *_COMBINATORS, *named])
+        )
     _mapping(name, arguments, at)
     fields = {field.name: field for field in dataclasses.fields(REGISTRY[name])}  # type: ignore[arg-type]
     for argument in arguments:
@@ -130,8 +135,8 @@ def _frozen(value: Any) -> Any:
 
 
 def _nearest(name: Any, valid: list[str]) -> str:
-    by_lower = {candidate.lower(): candidate for candidate in valid}
-    close = get_close_matches(str(name).lower(), by_lower, n=1, cutoff=0.5)
+    by_lower = {candidate.lower().removeprefix("zoo."): candidate for candidate in valid}
+    close = get_close_matches(str(name).lower().removeprefix("zoo."), by_lower, n=1, cutoff=0.5)
     return (
         f". hint: did you mean {by_lower[close[0]]}?"
         if close

@@ -101,6 +101,7 @@ def test_cntk_is_the_published_recursion():
         ({"zoo.fc": {"depth": 10**9}}, "depth must be from 0"),
         ({"zoo.fc": {"depth": "3"}}, "depth must be an integer"),
         ({"zoo.fc": 3}, "arguments of zoo.fc are written"),
+        ({"cntk_gap": {"depth": 3}}, "unknown layer 'cntk_gap'. hint: did you mean zoo.cntk_gap"),
         ([{"zoo.mirtle": {"depth": 5}}], r"architecture\[0\]: unknown architecture 'zoo.mirtle'.*zoo.myrtle"),
     ],
 )
