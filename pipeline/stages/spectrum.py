@@ -81,7 +81,7 @@ def run(session: Session) -> dict[str, Any]:
         metrics[kernel] |= spectrum_meaning.certificate(
             plan.method, found.gates, metrics[kernel]["lambda_max"]
         )
-        metrics[kernel] |= spectrum_smallest.figures(session, kernel, metrics[kernel]["lambda_max"])
+        metrics[kernel] |= _smallest_figures(session, kernel, metrics[kernel])
         # With a matrix that is no kernel there is no regression.
         if not metrics[kernel].get("indefinite"):
             metrics[kernel] |= spectrum_meaning.figures(session, kernel)
@@ -121,13 +121,7 @@ def _figures(session: Session, request: Request, found: Found) -> dict[str, Any]
         "gates": found.gates,
     }
     if found.lambda_min is not None:
-        condition = condition_number(np.array([largest, found.lambda_min]), floor)
-        figures |= {
-            "lambda_min": found.lambda_min,
-            "condition_number": condition.value,
-            "condition_number_resolved": condition.resolved,
-            "indefinite": found.lambda_min < -floor,
-        }
+        figures |= _lower_end(found.lambda_min, largest, floor)
     law = fit_power_law(values, floor) if len(values) else None
     figures["power_law"] = None if law is None else asdict(law)
     if len(values) == n:
@@ -138,6 +132,29 @@ def _figures(session: Session, request: Request, found: Found) -> dict[str, Any]
             {"ridge": r, "value": float(d)} for r, d in zip(ridges, dimensions, strict=True)
         ]
     return figures | found.figures | _label_figures(session, request)
+
+
+def _smallest_figures(session: Session, kernel: str, known: dict[str, Any]) -> dict[str, Any]:
+    """The smallest pairs, if wanted, and what they say where the method itself has not found the lower end."""
+    largest = known["lambda_max"]
+    figures = spectrum_smallest.figures(session, kernel, largest)
+    if figures:
+        found = figures["smallest"]
+        error = spectrum_meaning.certificate("lanczos", {"pairs": found["smallest pairs"]}, largest)
+        figures["lambda_error"] = max(known.get("lambda_error", 0.0), error["lambda_error"])
+        if "lambda_min" not in known:
+            figures |= _lower_end(found["least"], largest, known["noise_floor"])
+    return figures
+
+
+def _lower_end(lambda_min: float, largest: float, floor: float) -> dict[str, Any]:
+    condition = condition_number(np.array([largest, lambda_min]), floor)
+    return {
+        "lambda_min": lambda_min,
+        "condition_number": condition.value,
+        "condition_number_resolved": condition.resolved,
+        "indefinite": lambda_min < -floor,
+    }
 
 
 def _label_figures(session: Session, request: Request) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import numpy as np
 from ntk.linalg import block_krylov
 from ntk.linalg.block_krylov import KrylovState
 from ntk.linalg.gates import orthogonality_gate, tolerance_gate
+from ntk.spectral.stability import noise_floor
 from pipeline.errors import GateError
 from pipeline.plan.spectrum import KRYLOV_BLOCKS, block_width
 from pipeline.stages.operator import GramOperator, stored_operator
@@ -150,7 +151,11 @@ def decompose(session: Session, request: Request) -> Found:
         recorded = session.journal.records(values_name)
     note = recorded[(0,)].note
     gates = note["gates"] | inertia_gate(session, request.kernel)
-    return Found(gates, figures={"passes": note["passes"]})
+    figures: dict[str, Any] = {"passes": note["passes"]}
+    # Below a Ritz value there is an eigenvalue; that none was seen says nothing.
+    if note["least"] < -noise_floor(note["largest"], session.grid.n, session.spec.precision):
+        figures["indefinite"] = True
+    return Found(gates, figures=figures)
 
 
 def _find(session: Session, request: Request, operator: GramOperator) -> None:
@@ -173,11 +178,14 @@ def _find(session: Session, request: Request, operator: GramOperator) -> None:
     pairs = block_krylov.ritz_pairs(at.state, count)
     vectors = block_krylov.combine(basis.blocks(at), pairs.coefficients)
     products = operator.matvec(vectors)
+    ritz = np.linalg.eigvalsh(at.state.projected)
     largest = float(np.max(np.abs(pairs.values)))
     found = tolerance_gate(products, pairs.values, vectors, lambda_max=largest, tolerance=TOLERANCE)
     orthogonality = orthogonality_gate(vectors, dtype=np.float64)
     note = {
         "passes": at.state.passes + 1,
+        "least": float(ritz[0]),
+        "largest": float(ritz[-1]),
         "gates": {"pairs": found.to_dict(), "orthogonality": orthogonality.to_dict()},
     }
     if request.vectors:

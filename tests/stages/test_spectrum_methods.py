@@ -12,7 +12,12 @@ from pipeline.errors import PipelineError
 from pipeline.opened import Run, open_run
 from pipeline.plan import memory, show
 from pipeline.stages import spectrum_band, spectrum_lanczos
+from pipeline.stages.cholesky_work import CholeskyWork
 from pipeline.stages.operator import GramOperator
+from pipeline.stages.spectrum_band import BandWork
+from pipeline.stages.spectrum_count import CountWork
+from pipeline.stages.spectrum_eigh import EighWork
+from pipeline.stages.spectrum_smallest import SmallestWork
 from tests.stages.conftest import ARCHITECTURE, Runner
 
 Contents = Callable[[Path], dict[str, bytes]]
@@ -89,6 +94,7 @@ def test_smallest_pairs_agree_with_lapack(runner: Runner) -> None:
     assert np.linalg.norm(matrix @ vectors - vectors * values, axis=0).max() <= 1e-8 * exact[-1]
     assert np.linalg.svd(modes[:, :4].T @ vectors, compute_uv=False).min() > 1 - 1e-6
     assert metrics["smallest"]["smallest pairs"]["passed"]
+    assert metrics["lambda_min"] == values[0] and metrics["indefinite"] is False
     assert not any(name.startswith("solution/factor") for name in run.store.names())
 
 
@@ -109,27 +115,6 @@ def interrupted(monkeypatch: pytest.MonkeyPatch, owner: type, method: str, after
     monkeypatch.setattr(owner, method, call)
 
 
-@pytest.mark.parametrize(("method", "after"), [("panel", 3), ("sweep", 2), ("eigenvectors", 0)])
-def test_band_resumes_bit_for_bit(
-    runner: Runner, narrow: None, contents: Contents, method: str, after: int
-) -> None:
-    spectrum(runner, method="band")
-    whole = contents(runner.folder / "run")
-    other = runner.document(solve=NO_SOLVE, out=str(runner.folder / "other"))
-    fields = {"solve": NO_SOLVE, "out": other["out"]}
-    runner.run("gram", **fields)
-    with pytest.MonkeyPatch.context() as patch:
-        interrupted(patch, spectrum_band.BandWork, method, after)
-        with pytest.raises(Killed):
-            runner.run("spectrum", spectrum={"method": "band"}, **fields)
-    runner.run("spectrum", spectrum={"method": "band"}, **fields)
-    resumed = contents(runner.folder / "other")
-    assert {name for name in whole if name.startswith("spectrum/")} == {
-        name for name in resumed if name.startswith("spectrum/")
-    }
-    assert all(whole[name] == resumed[name] for name in whole if name.startswith("spectrum/"))
-
-
 def test_an_indefinite_float32_matrix_is_said_to_be_one(runner: Runner) -> None:
     """Eigenvalues below minus the noise floor are reported, not hidden."""
     (runner.folder / "indefinite.py").write_text(
@@ -137,8 +122,8 @@ def test_an_indefinite_float32_matrix_is_said_to_be_one(runner: Runner) -> None:
     )
     kernel = {"function": "indefinite:k", "precision": "float32"}
     runner.run("gram", solve=NO_SOLVE, kernel=kernel)
-    for method in ("eigh", "band", "density"):
-        wanted = {"method": method, "steps": 60}
+    for method in ("eigh", "band", "density", "lanczos"):
+        wanted = {"method": method, "steps": 60, "count": 20 if method == "lanczos" else "all"}
         found = runner.run("spectrum", solve=NO_SOLVE, kernel=kernel, spectrum=wanted)["spectrum"]["ntk"]
         assert found["indefinite"] is True
         assert found["noise_floor"] == pytest.approx(70 * np.finfo(np.float32).eps * found["lambda_max"])
@@ -184,16 +169,33 @@ def test_density_holds_the_exact_figures_within_its_bars(runner: Runner) -> None
     assert "by density" in show.text(runner.prepare(spectrum={"method": "density"}).plan)
 
 
+SMALLEST = {"method": "density", "steps": 12, "probes": 4, "smallest": 3}
+
+
 @pytest.mark.parametrize(
-    ("wanted", "after"),
+    ("wanted", "owner", "method", "after"),
     [
-        ({"method": "lanczos", "count": 6}, 1),
-        ({"method": "lanczos", "count": 6}, 4),
-        ({"method": "density", "steps": 12, "probes": 4}, 5),
+        ({"method": "eigh"}, EighWork, "gates", 0),
+        ({"method": "band"}, BandWork, "panel", 3),
+        ({"method": "band"}, BandWork, "sweep", 2),
+        ({"method": "band"}, BandWork, "eigenvectors", 0),
+        ({"method": "lanczos", "count": 6}, GramOperator, "matvec", 1),
+        ({"method": "lanczos", "count": 6}, GramOperator, "matvec", 4),
+        ({"method": "lanczos", "count": 6}, CountWork, "__call__", 0),
+        ({"method": "density", "steps": 12, "probes": 4}, GramOperator, "matvec", 5),
+        (SMALLEST, CholeskyWork, "__call__", 7),
+        (SMALLEST, SmallestWork, "pairs", 0),
     ],
 )
-def test_passes_resume_bit_for_bit(
-    runner: Runner, contents: Contents, monkeypatch: pytest.MonkeyPatch, wanted: dict[str, object], after: int
+def test_every_method_resumes_bit_for_bit(
+    runner: Runner,
+    narrow: None,
+    contents: Contents,
+    monkeypatch: pytest.MonkeyPatch,
+    wanted: dict[str, object],
+    owner: type,
+    method: str,
+    after: int,
 ) -> None:
     monkeypatch.setattr(spectrum_lanczos, "MAX_BLOCKS", 3)
     metrics = spectrum(runner, **wanted)
@@ -201,10 +203,13 @@ def test_passes_resume_bit_for_bit(
     fields = {"solve": NO_SOLVE, "out": str(runner.folder / "other")}
     runner.run("gram", **fields)
     with pytest.MonkeyPatch.context() as patch:
-        interrupted(patch, GramOperator, "matvec", after)
+        interrupted(patch, owner, method, after)
         with pytest.raises(Killed):
             runner.run("spectrum", spectrum=wanted, **fields)
     again = runner.run("spectrum", spectrum=wanted, **fields)["spectrum"]["ntk"]
     assert again == metrics
     resumed = contents(runner.folder / "other")
+    assert {name for name in whole if name.startswith("spectrum/")} == {
+        name for name in resumed if name.startswith("spectrum/")
+    }
     assert all(whole[name] == resumed[name] for name in whole if name.startswith("spectrum/"))
