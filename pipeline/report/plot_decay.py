@@ -81,11 +81,13 @@ def _draw(
         sentence += f" {negative:,} negative ones, down to {quantity(float(values.min()))}, are not drawn."
     law = metrics.get("power_law")
     if law:
-        sentence += " " + _draw_law(axes, kernel, values, law)
+        sentence += " " + _draw_law(axes, values, law, colour)
     return sentence
 
 
-def _draw_law(axes: Axes, kernel: str, values: NDArray[np.float64], law: Mapping[str, Any]) -> str:
+def _draw_law(axes: Axes, values: NDArray[np.float64], law: Mapping[str, Any], colour: str) -> str:
+    if not law["straight"]:
+        return "No power law describes them: on no range of ranks do they stay within 10 % of a line."
     first, last, exponent = int(law["first"]), int(law["last"]), float(law["exponent"])
     ranks = np.arange(first, last + 1)[values[first - 1 : last] > 0]
     if not ranks.size:
@@ -100,13 +102,13 @@ def _draw_law(axes: Axes, kernel: str, values: NDArray[np.float64], law: Mapping
         turn = np.abs(np.log(drawn) - centre) * (float(law["interval"][1]) - exponent)
         middle = np.exp(offset) * drawn**-exponent
         axes.fill_between(
-            drawn, middle * np.exp(-turn), middle * np.exp(turn), color=canvas.INK, alpha=0.15, linewidth=0,
+            drawn, middle * np.exp(-turn), middle * np.exp(turn), color=colour, alpha=0.18, linewidth=0,
             label="95 % interval",
         )  # fmt: skip
     axes.plot(
         ends,
         np.exp(offset) * ends**-exponent,
-        color=canvas.INK,
+        color=colour,
         linewidth=1.2,
         label=f"power law, α = {quantity(exponent)}",
     )

@@ -162,8 +162,10 @@ def _condition(metrics: Mapping[str, Any]) -> str:
 
 
 def _interval(law: Mapping[str, Any] | None) -> str:
-    if not law or not law.get("interval"):
-        return quantity((law or {}).get("exponent"))
+    if not law or not law.get("straight", True):
+        return MISSING
+    if not law.get("interval"):
+        return quantity(law.get("exponent"))
     low, high = law["interval"]
     return f"{quantity(law['exponent'])} ({quantity(low)} to {quantity(high)})"
 

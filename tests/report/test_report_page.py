@@ -75,6 +75,7 @@ def sample(**changes) -> ReportData:
                 "noise_floor": 2e-8,
                 "power_law": {
                     "exponent": 1.5,
+                    "straight": True,
                     "standard_error": 0.01,
                     "first": 1,
                     "last": n - 10,
