@@ -11,6 +11,7 @@ import numpy as np
 from jax import Array, lax
 
 from ntk.analytic import displaced
+from ntk.analytic.compiled import compiled
 from ntk.analytic.displaced import Rows
 from ntk.analytic.footprint import EXACT_SLICES, Block, block, fused_block, rows_at_once
 from ntk.analytic.kernel import read_out
@@ -74,7 +75,7 @@ def outer(staged: Staged, names: tuple[str, ...], size: Block, grain: int, limit
         empty = jnp.zeros((x1.shape[0], x2.shape[0]), x1.dtype)
         return lax.fori_loop(0, count, one, {name: empty for name in names})
 
-    return jax.jit(run)
+    return compiled(run)
 
 
 def _rows(staged: Staged, x: Array, grain: int) -> Rows:
@@ -108,7 +109,7 @@ def paired(staged: Staged, names: tuple[str, ...], itself: bool) -> Any:
             displaced.paired(staged, first, second, wants_ntk="ntk" in names, itself=itself), names
         )
 
-    return jax.jit(run)
+    return compiled(run)
 
 
 def pairs_at_once(staged: Staged, most: int) -> int:

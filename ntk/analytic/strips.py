@@ -23,6 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from ntk.analytic.compiled import compiled
 from ntk.analytic.kernel import kernel_of_products
 from ntk.analytic.mirror import transpose_into
 from ntk.stax.layer import Layer
@@ -125,7 +126,7 @@ def strip_kernel(layer: Layer, names: tuple[str, ...], channels: int) -> Strip:
         values, doubt = kernel_of_products(layer, products * scale, square1, square2, channels, names)
         return {name: jnp.where(doubt, jnp.nan, value) for name, value in values.items()}
 
-    return jax.jit(run)
+    return compiled(run)
 
 
 def outer_in_strips(

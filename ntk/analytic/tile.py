@@ -22,6 +22,7 @@ import numpy as np
 
 from ntk.analytic import spatial
 from ntk.analytic.admission import check_rows_alone, check_weights
+from ntk.analytic.compiled import compiled
 from ntk.analytic.costs import cost
 from ntk.analytic.kernel import block_within, check_inputs, outer_kernel, paired_kernel
 from ntk.analytic.mirror import mirror, transpose_into
@@ -65,7 +66,7 @@ def _outer(layer: Layer, names: tuple[str, ...], block: tuple[int, int]) -> Any:
         hole = doubt if doubt.dtype == bool else doubt > _DOUBT_LIMIT
         return {name: jnp.where(hole, jnp.nan, value) for name, value in values.items()}
 
-    return jax.jit(run)
+    return compiled(run)
 
 
 @lru_cache(maxsize=256)
@@ -74,7 +75,7 @@ def _paired(layer: Layer, names: tuple[str, ...], itself: bool) -> Any:
         x1, x2, graphs = _both(side1, side2)
         return paired_kernel(layer, x1, x2, names, graphs=graphs, itself=itself)
 
-    return jax.jit(run)
+    return compiled(run)
 
 
 def _both(
