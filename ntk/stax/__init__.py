@@ -4,7 +4,7 @@ init_fn, apply_fn, kernel_fn = stax.serial(stax.Dense(512, W_std=1.5, b_std=0.05
 """
 
 from ntk.errors import ArchitectureError
-from ntk.stax import position_signal, spatial_signal  # noqa: F401 (register the type check)
+from ntk.stax import branch_signal, position_signal, spatial_signal  # noqa: F401 (register the type check)
 from ntk.stax.attention import GlobalSelfAttention
 from ntk.stax.branching import FanInConcat, FanInProd, FanInSum, FanOut, Identity
 from ntk.stax.combinators import Parallel, Serial, parallel, repeat, serial

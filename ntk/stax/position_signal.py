@@ -13,7 +13,7 @@ from ntk.stax.spatial_signal import positions
 
 
 @trace.register
-def _(layer: GlobalSelfAttention, signal: Signals, at: str = "architecture") -> Signals:
+def _(layer: GlobalSelfAttention, signal: Signals, at: str = "architecture") -> Signal:
     signal = positions(layer, signal, at)
     if layer.pos_emb_type == "SUM" and layer.n_chan_pos_emb not in (None, signal.channels):
         raise ArchitectureError(
@@ -28,7 +28,7 @@ def _(layer: GlobalSelfAttention, signal: Signals, at: str = "architecture") -> 
             f"{layer.attention_mechanism}. hint: linear_scaling, or IDENTITY"
         )
     )
-    return Signal((*signal.spatial, layer.n_chan_out), True, signal.clash or clash)
+    return signal.weighted((*signal.spatial, layer.n_chan_out), clash)
 
 
 @trace.register

@@ -11,8 +11,7 @@ from functools import singledispatch
 from typing import Any
 
 from ntk.errors import ArchitectureError
-from ntk.stax.branching import FanInConcat, FanInProd, FanInSum, FanOut, Identity
-from ntk.stax.combinators import Parallel, Serial
+from ntk.stax.combinators import Serial
 from ntk.stax.elementwise import Elementwise, Nonlinearity
 from ntk.stax.layer import Layer
 from ntk.stax.linear import Dense
@@ -21,15 +20,21 @@ from ntk.stax.normalization import BatchNorm, Dropout, LayerNorm
 
 @dataclass(frozen=True, slots=True)
 class Signal:
-    """What one input has become at some layer.
+    """What one input has become at some layer, at infinite width and over random weights.
 
-    shape: (\\*spatial, channels). gaussian: whether, at infinite width, the entries are jointly Gaussian and
-    independent across channels: true after a layer with weights, which is what a nonlinearity needs before it. clash:
-    the first place where this was not so, for which there is no infinite-width kernel ("" for none).
+    shape: (\\*spatial, channels). gaussian: whether the entries are jointly Gaussian of mean zero, and independent and
+    alike across channels: true after a layer with weights, which is what a nonlinearity needs before it. centred:
+    whether the mean of every entry is known to be zero. alike: whether all channels have one distribution. shared: how
+    many of the FanOuts around it, from the innermost, come after its last weights: their branches are correlated with
+    it. clash: the first place where a layer did not get what it needs, for which there is no infinite-width kernel (""
+    for none).
     """
 
     shape: tuple[int, ...]
     gaussian: bool = False
+    centred: bool = False
+    alike: bool = False
+    shared: int = 0
     clash: str = ""
 
     @property
@@ -39,6 +44,10 @@ class Signal:
     @property
     def channels(self) -> int:
         return self.shape[-1]
+
+    def weighted(self, shape: tuple[int, ...], clash: str = "") -> Signal:
+        """This signal of a new shape after a layer with weights, whose own clash is `clash`."""
+        return Signal(shape, gaussian=True, centred=True, alike=True, clash=self.clash or clash)
 
 
 Signals = Signal | tuple["Signal", ...]
@@ -92,23 +101,6 @@ def _(layer: Serial, signal: Signals, at: str = "architecture") -> Signals:
 
 
 @trace.register
-def _(layer: Parallel, signal: Signals, at: str = "architecture") -> Signals:
-    if not isinstance(signal, tuple):
-        raise ArchitectureError(
-            f"{at} (parallel) takes {len(layer.layers)} branches and got one input. hint: FanOut "
-            "makes branches"
-        )
-    if len(signal) != len(layer.layers):
-        raise ArchitectureError(
-            f"{at} (parallel) has {len(layer.layers)} branches and got {len(signal)} inputs"
-        )
-    return tuple(
-        trace(branch, s, f"{at}.parallel[{i}]")  # type: ignore[misc]
-        for i, (branch, s) in enumerate(zip(layer.layers, signal, strict=True))
-    )
-
-
-@trace.register
 def _(layer: Dense, signal: Signals, at: str = "architecture") -> Signals:
     signal = one(layer, signal, at)
     if layer.parameterization == "standard" and signal.channels % layer.s[0]:
@@ -116,7 +108,7 @@ def _(layer: Dense, signal: Signals, at: str = "architecture") -> Signals:
             f"{name(layer, at)}: its input has {signal.channels} channels, not a multiple of "
             f"s[0] = {layer.s[0]}"
         )
-    return Signal((*signal.spatial, layer.out_dim * layer.s[1]), True, signal.clash)
+    return signal.weighted((*signal.spatial, layer.out_dim * layer.s[1]))
 
 
 @trace.register
@@ -125,91 +117,32 @@ def _(layer: Nonlinearity, signal: Signals, at: str = "architecture") -> Signals
     clash = ""
     if not signal.gaussian:
         clash = (
-            f"{name(layer, at)} needs a layer with weights, such as Dense or Conv, between it and the input or the "
-            "nonlinearity before it"
+            f"{name(layer, at)} needs a layer with weights, such as Dense or Conv, between it and the input, "
+            "nonlinearity, Dropout or join before it"
         )
+        if signal.centred and not signal.alike:
+            clash += ". hint: it may come before Flatten, and in each branch before FanInConcat"
     elif isinstance(layer, Elementwise) and layer.nngp_fn is None:
         clash = (
             f"{name(layer, at)}: nngp_fn is needed for the kernel. hint: ElementwiseNumerical integrates "
             "numerically, ntk.monte_carlo_kernel_fn samples finite networks"
         )
-    return replace(signal, gaussian=False, clash=signal.clash or clash)
-
-
-def branches(layer: Layer, signal: Signals, at: str) -> tuple[Signal, ...]:
-    """`signal` where `layer` joins branches. Raises ArchitectureError for a single input."""
-    if isinstance(signal, Signal):
-        raise ArchitectureError(
-            f"{name(layer, at)} joins branches and got one input. hint: FanOut and parallel make them"
-        )
-    return signal
-
-
-def _same_shape(layer: Layer, signal: Signals, at: str) -> tuple[Signal, ...]:
-    signals = branches(layer, signal, at)
-    if len({s.shape for s in signals}) > 1:
-        raise ArchitectureError(
-            f"{name(layer, at)} needs branches of one shape, got " + ", ".join(str(s.shape) for s in signals)
-        )
-    return signals
-
-
-def _clash(signals: tuple[Signal, ...]) -> str:
-    return next((s.clash for s in signals if s.clash), "")
-
-
-@trace.register
-def _(layer: Identity, signal: Signals, at: str = "architecture") -> Signals:
-    return signal
-
-
-@trace.register
-def _(layer: FanOut, signal: Signals, at: str = "architecture") -> Signals:
-    return (one(layer, signal, at),) * layer.num
-
-
-@trace.register
-def _(layer: FanInSum, signal: Signals, at: str = "architecture") -> Signals:
-    signals = _same_shape(layer, signal, at)
-    # Branches that end in weights of their own are uncorrelated with every other; two that do not are correlated.
-    loose = sum(not s.gaussian for s in signals)
-    clash = (
-        ""
-        if loose < 2
-        else (
-            f"{name(layer, at)} needs a layer with weights at the end of all branches but one, got {loose} without"
-        )
-    )
-    return Signal(signals[0].shape, all(s.gaussian for s in signals), _clash(signals) or clash)
-
-
-@trace.register
-def _(layer: FanInProd, signal: Signals, at: str = "architecture") -> Signals:
-    signals = _same_shape(layer, signal, at)
-    return Signal(signals[0].shape, len(signals) == 1 and signals[0].gaussian, _clash(signals))
-
-
-@trace.register
-def _(layer: FanInConcat, signal: Signals, at: str = "architecture") -> Signals:
-    signals = branches(layer, signal, at)
-    if layer.axis not in (-1, len(signals[0].shape)):
-        raise ArchitectureError(
-            f"{name(layer, at)} joins channels, axis -1 or {len(signals[0].shape)}, got axis {layer.axis}"
-        )
-    if len({s.spatial for s in signals}) > 1:
-        raise ArchitectureError(
-            f"{name(layer, at)} needs branches that differ in channels only, got "
-            + ", ".join(str(s.shape) for s in signals)
-        )
-    channels = sum(s.channels for s in signals)
-    return Signal((*signals[0].spatial, channels), all(s.gaussian for s in signals), _clash(signals))
+    return replace(signal, gaussian=False, centred=False, clash=signal.clash or clash)
 
 
 @trace.register
 def _(layer: LayerNorm, signal: Signals, at: str = "architecture") -> Signals:
     signal = one(layer, signal, at)
     normalised_axes(layer, signal, at)
-    return signal
+    clash = (
+        ""
+        if signal.centred
+        else (
+            f"{name(layer, at)} subtracts a mean over channels that the kernel does not hold unless it is zero, as it "
+            "is after a layer with weights. hint: put it between the weights and the nonlinearity"
+        )
+    )
+    return replace(signal, clash=signal.clash or clash)
 
 
 @trace.register

@@ -67,7 +67,7 @@ def _(layer: Any, signal: Signals, at: str = "architecture") -> Signals:
     else:
         geometry = axes(signal.spatial, layer.filter_shape, layer.strides, layer.padding)
     sizes = _out(layer, at, signal, tuple(g.out for g in geometry))
-    return Signal((*sizes, layer.out_chan * layer.s[1]), True, signal.clash)
+    return signal.weighted((*sizes, layer.out_chan * layer.s[1]))
 
 
 @trace.register(AvgPool)
@@ -87,7 +87,7 @@ def _(layer: MaxPool, signal: Signals, at: str = "architecture") -> Signals:
         "hint: AvgPool or SumPool, or ntk.monte_carlo_kernel_fn, which samples finite networks"
     )
     shape = (*_out(layer, at, signal, tuple(g.out for g in geometry)), signal.channels)
-    return Signal(shape, False, signal.clash or clash)
+    return replace(signal, shape=shape, gaussian=False, centred=False, clash=signal.clash or clash)
 
 
 @trace.register(GlobalAvgPool)
@@ -100,4 +100,7 @@ def _(layer: Any, signal: Signals, at: str = "architecture") -> Signals:
 @trace.register
 def _(layer: Flatten, signal: Signals, at: str = "architecture") -> Signals:
     signal = one(layer, signal, at)
-    return replace(signal, shape=(prod(signal.shape),))
+    alike = prod(signal.spatial) == 1  # the variance differs from position to position
+    return replace(
+        signal, shape=(prod(signal.shape),), gaussian=signal.gaussian and alike, alike=signal.alike and alike
+    )

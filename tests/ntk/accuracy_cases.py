@@ -64,7 +64,7 @@ SLOW: dict[str, tuple[Layer, tuple[int, ...], float]] = {
     ),
     "erf mean": (serial(conv(), stax.Erf(), conv(0.1), stax.Erf(), GlobalAvgPool(), Dense(1)), IMAGE, OTHER),
     "layer norm": (
-        serial(conv(0.1), Relu(), stax.LayerNorm(), conv(), Relu(), GlobalAvgPool(), Dense(1)),
+        serial(conv(0.1), stax.LayerNorm(), Relu(), conv(), Relu(), GlobalAvgPool(), Dense(1)),
         IMAGE,
         ARC_COSINE,
     ),

@@ -156,9 +156,8 @@ CASES: dict[str, list[Case]] = {
         between(
             Relu(),
             FanOut(2),
-            parallel(Dense(WIDTH, 1.0, 0.3), Dense(WIDTH // 2, 1.5, 0.2)),
+            parallel(serial(Dense(WIDTH, 1.0, 0.3), Relu()), Dense(WIDTH // 2, 1.5, 0.2)),
             stax.FanInConcat(),
-            Relu(),
         )
     ],
     "LayerNorm": [between(stax.LayerNorm(), Relu())],

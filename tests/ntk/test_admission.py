@@ -44,7 +44,7 @@ REFUSED = {
     "correlated branches": (
         serial(Dense(4), Relu(), FanOut(2), parallel(Identity(), Identity()), FanInSum(), Dense(1)),
         VECTOR,
-        "weights at the end of all branches but one",
+        "branches 0, 1 are correlated",
     ),
     "function without dual": (serial(Dense(4), Elementwise(jnp.tanh), Dense(1)), VECTOR, "nngp_fn is needed"),
     "window": (serial(Conv(4, (9, 9)), Flatten()), IMAGE, "does not fit"),

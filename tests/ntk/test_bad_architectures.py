@@ -178,6 +178,10 @@ ON_VECTORS = {
         serial(Dense(4), Relu(), Relu()),
         r"architecture\[2\] \(Relu\) needs a layer with",
     ),
+    "branches of branches": (
+        serial(FanOut(2), parallel(Identity(), FanOut(2)), FanInSum()),
+        r"\[2\] \(FanInSum\) joins branches, of which \[1\] ends in 2 branches of its own",
+    ),
 }
 CASES = [
     *(pytest.param(*case, IMAGE, id=why) for why, case in ON_IMAGES.items()),
