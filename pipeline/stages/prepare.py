@@ -11,7 +11,8 @@ from pipeline import data
 from pipeline.config.cluster import AnyCluster, HypotheticalCluster, SlurmCluster, SshCluster
 from pipeline.config.model import RunConfig
 from pipeline.errors import InputError
-from pipeline.plan.plan import Plan, Problem, make_plan
+from pipeline.plan.plan import Plan, Problem
+from pipeline.plan.planner import make_plan
 from pipeline.plan.resources import Resources, resolve
 from pipeline.stages import kernels, rundir
 from pipeline.stages.depends import TRAIN_X, Depends, inputs_identity

@@ -12,7 +12,8 @@ from pipeline.config.load import validate
 from pipeline.config.model import RunConfig
 from pipeline.errors import InputError
 from pipeline.plan import show
-from pipeline.plan.plan import Problem, make_plan
+from pipeline.plan.plan import Problem
+from pipeline.plan.planner import make_plan
 from pipeline.plan.resources import resolve
 
 GB = 10**9
