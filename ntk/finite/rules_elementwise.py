@@ -49,6 +49,13 @@ def function(layer: Nonlinearity) -> Function:
     raise ArchitectureError(f"{type(layer).__name__} has no finite-width network")
 
 
+@function.register
+def _(layer: Elementwise) -> Function:
+    if layer.fn is None:
+        raise ArchitectureError("Elementwise: fn is needed for finite networks")
+    return layer.fn
+
+
 def _polynomial(coef: tuple[float, ...]) -> Function:
     return lambda x: jnp.polyval(jnp.asarray(coef[::-1], x.dtype), x)
 
@@ -73,7 +80,6 @@ function.register(Hermite, lambda layer: _polynomial(hermite_coefficients(layer.
 function.register(Monomial, lambda layer: lambda x: x**layer.degree)
 function.register(RectifiedMonomial, lambda layer: lambda x: jnp.where(x >= 0, x**layer.degree, 0))
 function.register(Polynomial, lambda layer: _polynomial(layer.coef))
-function.register(Elementwise, lambda layer: layer.fn)
 function.register(ElementwiseNumerical, lambda layer: by_name(layer.fn))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import numbers
 import types
@@ -19,6 +20,9 @@ def coerce(value: Any, kind: Any) -> Any:
     Knows int, float, bool, str, Literal, X | None, tuple[X, ...], tuple[X, X] and Callable; any other declared type
     is left to the layer itself. Raises Mismatch.
     """
+    if getattr(value, "shape", None) == () and hasattr(value, "item"):
+        with contextlib.suppress(TypeError):  # traced: it has no value, as the declared type will say
+            value = value.item()  # a scalar of NumPy or JAX, as jnp.sqrt(2.) is
     origin = get_origin(kind)
     if origin in (Union, types.UnionType):
         return _any_of(value, get_args(kind))

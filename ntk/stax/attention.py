@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import InitVar
 from typing import Any, Literal
 
 from ntk.stax.layer import Layer
@@ -47,6 +48,8 @@ class GlobalSelfAttention(Layer):
     n_chan_pos_emb: int | None = None
     W_pos_emb_std: float = 1.0
     val_pos_emb: bool = False
+    batch_axis: InitVar[Any] = 0
+    channel_axis: InitVar[Any] = -1
 
     def check(self) -> None:
         for argument in ("n_chan_out", "n_chan_key", "n_chan_val", "n_heads"):

@@ -167,12 +167,17 @@ class Polynomial(Nonlinearity):
 class Elementwise(Nonlinearity):
     """A function fn(x) with its dual nngp_fn(cov12, var1, var2) = E fn(u) fn(v), both of scalars and written in JAX.
 
-    The dual of the derivative is d_nngp_fn or else ∂ nngp_fn / ∂ cov12, by automatic differentiation.
+    The dual of the derivative is d_nngp_fn or else ∂ nngp_fn / ∂ cov12, by automatic differentiation. Without fn there
+    are no finite networks, without nngp_fn there is no infinite-width kernel.
     """
 
-    fn: Callable[..., Any]
+    fn: Callable[..., Any] | None = None
     nngp_fn: Callable[..., Any] | None = None
     d_nngp_fn: Callable[..., Any] | None = None
+
+    def check(self) -> None:
+        if self.fn is None and self.nngp_fn is None:
+            raise self.wrong("fn", "a function, or nngp_fn its dual")
 
 
 class ElementwiseNumerical(Nonlinearity):

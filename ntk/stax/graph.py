@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import InitVar
 from typing import Any, Literal
 
 from ntk.errors import ArchitectureError
@@ -23,6 +24,8 @@ class Aggregate(Layer):
     """
 
     aggregate_axis: int | tuple[int, ...] | None = None
+    batch_axis: InitVar[Any] = 0
+    channel_axis: InitVar[Any] = -1
     to_dense: Callable[..., Any] | None = None
     implementation: Literal["DENSE", "SPARSE"] = "DENSE"
 

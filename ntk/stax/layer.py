@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, dataclass_transform, get_type_hints
 
 from ntk.errors import ArchitectureError
 from ntk.stax.arguments import Mismatch, coerce
+from ntk.stax.layout import FIXED
 
 if TYPE_CHECKING:
     from ntk.analytic.kernel import KernelFn
@@ -34,8 +35,15 @@ class Layer:
         if named:
             REGISTRY[cls.__name__] = cls
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, *fixed: Any) -> None:
         hints = get_type_hints(type(self))
+        names = [name for name, kind in hints.items() if isinstance(kind, dataclasses.InitVar)]
+        for name, value in zip(names, fixed, strict=True):
+            fits, wanted, hint = FIXED[name]
+            if not fits(value):
+                raise ArchitectureError(
+                    f"{type(self).__name__}: {name} must be {wanted}, got {value!r}. {hint}"
+                )
         for field in dataclasses.fields(self):  # type: ignore[arg-type]
             value = getattr(self, field.name)
             try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import InitVar
 from typing import Any, Literal
 
 from ntk.stax.layer import Layer
@@ -40,6 +41,8 @@ class Dense(Layer):
     out_dim: int
     W_std: float = 1.0
     b_std: float | None = None
+    batch_axis: InitVar[Any] = 0
+    channel_axis: InitVar[Any] = -1
     parameterization: Parameterization = "ntk"
     s: tuple[int, int] = (1, 1)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from dataclasses import InitVar
+from typing import Any, Literal
 
 from ntk.stax.layer import Layer
 
@@ -12,6 +13,8 @@ class LayerNorm(Layer):
 
     axis: int | tuple[int, ...] = -1
     eps: float = 1e-12
+    batch_axis: InitVar[Any] = 0
+    channel_axis: InitVar[Any] = -1
 
     def check(self) -> None:
         if self.eps < 0:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import numbers
+from dataclasses import InitVar
 from typing import Any, Literal
 
 from ntk.errors import ArchitectureError
@@ -31,6 +32,8 @@ class Index(Layer):
     """
 
     idx: Any
+    batch_axis: InitVar[Any] = 0
+    channel_axis: InitVar[Any] = -1
 
     def check(self) -> None:
         items = self.idx if isinstance(self.idx, (tuple, list)) else (self.idx,)
@@ -99,6 +102,9 @@ class ImageResize(Layer):
         "lanczos5",
     ]
     antialias: bool = True
+    precision: InitVar[Any] = None
+    batch_axis: InitVar[Any] = 0
+    channel_axis: InitVar[Any] = -1
 
     def check(self) -> None:
         if len(self.shape) < 3 or any(size != -1 and size < 1 for size in self.shape):
@@ -117,6 +123,9 @@ class DotGeneral(Layer):
     lhs: Any = None
     rhs: Any = None
     dimension_numbers: DimensionNumbers = (((), ()), ((), ()))
+    precision: InitVar[Any] = None
+    batch_axis: InitVar[Any] = 0
+    channel_axis: InitVar[Any] = -1
 
     def check(self) -> None:
         if self.lhs is not None and self.rhs is not None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from dataclasses import InitVar
+from typing import Any, Literal
 
 from ntk.stax.layer import Layer
 from ntk.stax.linear import Parameterization, check_weights
@@ -19,6 +20,7 @@ class _Filter(Layer, named=False):
     padding: Padding = "VALID"
     W_std: float = 1.0
     b_std: float | None = None
+    dimension_numbers: InitVar[Any] = None
     parameterization: Parameterization = "ntk"
     s: tuple[int, int] = (1, 1)
 
@@ -58,10 +60,15 @@ class AvgPool(_Pool):
     that stick out of it (padding SAME) are divided by their full size."""
 
     normalize_edges: bool = False
+    batch_axis: InitVar[Any] = 0
+    channel_axis: InitVar[Any] = -1
 
 
 class SumPool(_Pool):
     """The sum over windows."""
+
+    batch_axis: InitVar[Any] = 0
+    channel_axis: InitVar[Any] = -1
 
 
 class MaxPool(_Pool):
@@ -72,13 +79,22 @@ class MaxPool(_Pool):
 class GlobalAvgPool(Layer):
     """The mean over all positions."""
 
+    batch_axis: InitVar[Any] = 0
+    channel_axis: InitVar[Any] = -1
+
 
 class GlobalSumPool(Layer):
     """The sum over all positions."""
 
+    batch_axis: InitVar[Any] = 0
+    channel_axis: InitVar[Any] = -1
+
 
 class Flatten(Layer):
     """All positions and channels as one vector of channels."""
+
+    batch_axis: InitVar[Any] = 0
+    batch_axis_out: InitVar[Any] = 0
 
 
 def _check_window(layer: Layer, window: str) -> None:

@@ -94,11 +94,11 @@ CASES: dict[str, list[Case]] = {
         between(Relu()),
         Case(
             serial(
-                Dense(128, 1.2, 0.3, "standard", (1, 2)),
+                Dense(128, 1.2, 0.3, parameterization="standard", s=(1, 2)),
                 Relu(),
-                Dense(128, 1.2, 0.1, "standard", (2, 2)),
+                Dense(128, 1.2, 0.1, parameterization="standard", s=(2, 2)),
                 stax.Erf(),
-                Dense(16, 1.1, 0.2, "standard", (2, 1)),
+                Dense(16, 1.1, 0.2, parameterization="standard", s=(2, 1)),
             )
         ),
     ],
@@ -168,10 +168,10 @@ CASES: dict[str, list[Case]] = {
         image(stax.Conv(CHANNELS, (3, 3), (2, 1), "CIRCULAR"), stax.Relu(), stax.GlobalAvgPool()),
         Case(
             serial(
-                stax.Conv(CHANNELS, (3,), None, "SAME", 1.2, 0.3, "standard"),
+                stax.Conv(CHANNELS, (3,), None, "SAME", 1.2, 0.3, parameterization="standard"),
                 Relu(),
                 stax.Flatten(),
-                Dense(16, 1.0, 0.1, "standard"),
+                Dense(16, 1.0, 0.1, parameterization="standard"),
             ),
             inputs="sequence",
         ),
