@@ -178,6 +178,12 @@ def tiny(dtype: jnp.dtype) -> float:
     return 1e-280 if jnp.dtype(dtype).itemsize >= 8 else 1e-35
 
 
+def signed(magnitude: Array, x: Array) -> Array:
+    """An odd function of x from its value at |x|. Unlike `copysign` it leaves the derivatives at x = 0 right, where the
+    magnitude vanishes."""
+    return jnp.where(x < 0, -magnitude, magnitude)
+
+
 class Angle(NamedTuple):
     """cos: cos θ; gap: 1 − |cos θ|; scale: √(var1 var2). A zero vector is orthogonal to everything. exact: the gap is
     known to its last digit, down to θ = 0."""

@@ -14,7 +14,7 @@ import math
 import jax.numpy as jnp
 from jax import Array
 
-from ntk.analytic.dual.angle import Angle, arccos_of_gap, tiny
+from ntk.analytic.dual.angle import Angle, arccos_of_gap, signed, tiny
 from ntk.analytic.state import Residual
 
 
@@ -25,7 +25,7 @@ def abs_moment(angle: Angle) -> Array:
 
 def sign_moment(angle: Angle) -> Array:
     """E sgn u sgn v."""
-    return jnp.copysign(1 - (2 / math.pi) * arccos_of_gap(angle.gap), angle.cos)
+    return signed(1 - (2 / math.pi) * arccos_of_gap(angle.gap), angle.cos)
 
 
 def abs_residual(residual: Residual, angle: Angle, var1: Array, var2: Array) -> Residual:

@@ -9,7 +9,7 @@ from functools import cache
 import jax.numpy as jnp
 from jax import Array
 
-from ntk.analytic.dual.angle import Angle, arccos_of_gap
+from ntk.analytic.dual.angle import Angle, arccos_of_gap, signed
 
 
 @cache
@@ -42,7 +42,7 @@ def rectified_moment(n: int, angle: Angle) -> Array:
     """E[u₊ⁿ v₊ⁿ] = (E u² E v²)^(n/2) J_n(θ) / 2π."""
     folded = arccos_of_gap(angle.gap)
     rest = jnp.where(angle.cos < 0, folded, math.pi - folded)  # π − θ
-    cos = jnp.copysign(1 - angle.gap, angle.cos)
+    cos = signed(1 - angle.gap, angle.cos)
     sin = jnp.sqrt(angle.gap) * jnp.sqrt(2 - angle.gap)
     p, q = coefficients(n)
     total = rest * _evaluate(p, cos) + (sin * _evaluate(q, cos) if q else 0)

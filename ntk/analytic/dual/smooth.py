@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from ntk.analytic.dual.angle import arcsin, doubtful_gap, tiny
+from ntk.analytic.dual.angle import arcsin, doubtful_gap, signed, tiny
 
 Moments = tuple[Array, Array]
 Dual = Callable[[Array, Array, Array, Array | None], Moments]
@@ -64,7 +64,7 @@ def sine_wave(a: float, b: float, c: float) -> Dual:
         b2 = b * b
         near = 0.5 * jnp.exp(-0.5 * b2 * distance(nngp, var1, var2, det))
         fall = jnp.expm1(-2 * b2 * jnp.abs(nngp))
-        sines, cosines = jnp.copysign(near * fall, nngp), near * (2 + fall)
+        sines, cosines = signed(-near * fall, nngp), near * (2 + fall)
         return a * a * (odd * sines + even * cosines), a * a * b2 * (odd * cosines + even * sines)
 
     return dual
