@@ -147,7 +147,7 @@ def moments(nonlinearity: Nonlinearity, q: NDArray[np.float64], gap: NDArray[np.
         raise ArchitectureError(
             f"a phase belongs to an elementwise nonlinearity, got {type(nonlinearity).__name__}"
         )
-    with jax.enable_x64(True):
+    with jax.ensure_compile_time_eval(), jax.enable_x64(True):
         found = _compiled(nonlinearity)(jnp.asarray(q, jnp.float64), jnp.asarray(gap, jnp.float64))
     return Moments(*(np.asarray(value) for value in found))
 

@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
-from jax.core import Tracer
 
 from ntk.analytic import inputs
 from ntk.analytic.admission import check_output, takes_graphs
@@ -23,6 +22,7 @@ from ntk.errors import ArchitectureError
 from ntk.stax.combinators import Serial
 from ntk.stax.layer import Layer
 from ntk.stax.signal import entry, trace
+from ntk.tracing import traced
 
 
 def read_out(state: Any, names: tuple[str, ...]) -> dict[str, Array]:
@@ -146,9 +146,10 @@ class KernelFn:
     x1: (n1, \\*spatial, channels); x2 likewise, or None for x1 with itself. get: "nngp" or "ntk" returns that array
     (n1, n2); a tuple of names returns `Kernels`, a named tuple in that order, and None both. float64 inputs give
     float64 results whether or not JAX's x64 flag is set: as JAX arrays where JAX can hold them, as NumPy arrays while
-    the flag is off. Traced inputs (inside jit, grad, vmap) are computed in their own precision with no correction of
-    nearly parallel pairs; concrete ones are corrected as `TileKernel` does. The NTK of an architecture without weights
-    is zero. With BatchNorm the batches are the rows of x1 and those of x2.
+    the flag is off. Traced inputs (arguments of jit, grad, vmap) are computed in their own precision with no correction
+    of nearly parallel pairs; concrete ones are corrected as `TileKernel` does, at once also where a traced function
+    closes over them. The NTK of an architecture without weights is zero. With BatchNorm the batches are the rows of x1
+    and those of x2.
 
     pattern: the graphs of x1 and of x2, (p1, p2), for architectures with `Aggregate`, which says their shape; those of
     x1, p1 or (p1, p1), where x2 is None.
@@ -162,9 +163,15 @@ class KernelFn:
     def __call__(self, x1: Any, x2: Any = None, get: Any = None, *, pattern: Any = None) -> Any:
         names = asked(get)
         graphs = self._graphs(pattern, x2 is None)
-        if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((x1, x2, graphs))):
+        if traced(x1, x2, graphs):
             other = None if x2 is None else jnp.asarray(x2)
             return chosen(get, self._traced(jnp.asarray(x1), other, names, graphs))
+        with jax.ensure_compile_time_eval():  # inside a traced function too, where they are constants
+            return chosen(get, self._concrete(x1, x2, names, graphs))
+
+    def _concrete(
+        self, x1: Any, x2: Any, names: tuple[str, ...], graphs: tuple[Any, Any] | None
+    ) -> dict[str, Any]:
         from ntk.analytic.blocks import concrete_kernel
 
         x1, x2 = _floating(x1), None if x2 is None else _floating(x2)
@@ -182,7 +189,7 @@ class KernelFn:
         if jax.dtypes.canonicalize_dtype(dtype) == dtype:
             # The arrays are this call's own: JAX may take them over, where it can, without a copy.
             values = {name: jax.device_put(value, may_alias=True) for name, value in values.items()}
-        return chosen(get, values)
+        return values
 
     def _graphs(self, pattern: Any, symmetric: bool) -> tuple[Any, Any] | None:
         """The patterns of both sides. Raises ArchitectureError for one alone, or where nothing takes them."""
@@ -196,8 +203,8 @@ class KernelFn:
         if len(both) != 2 or both[0] is None or (both[1] is None and not symmetric):
             raise ArchitectureError("pattern must be the graphs of x1 and of x2. hint: pattern=(p1, p2)")
         first, second = both[0], both[0] if both[1] is None else both[1]
-        traced = isinstance(first, Tracer) or isinstance(second, Tracer)
-        if symmetric and second is not first and not traced and not np.array_equal(first, second):
+        known = not traced(first, second)
+        if symmetric and second is not first and known and not np.array_equal(first, second):
             raise ArchitectureError(
                 "pattern names two kinds of graphs for x1 alone. hint: pattern=p1, or give x2"
             )

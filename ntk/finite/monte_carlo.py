@@ -18,6 +18,7 @@ from ntk.analytic.results import asked, chosen
 from ntk.finite.axes import KernelAxes, Kind
 from ntk.finite.empirical import Axes, NtkImplementation, empirical_kernel_fn, implementation_of
 from ntk.finite.examples import traced_and_fixed
+from ntk.tracing import traced
 
 
 class Estimate(NamedTuple):
@@ -58,10 +59,10 @@ class MonteCarloKernelFn:
         Means and sums of squared deviations are updated sample by sample (Welford 1962), so memory does not grow.
         """
         names = asked(get)
-        xp = jnp if self.store_on_device else np
-        mean, squares = None, None
+        mean, squares, xp = None, None, np
         for count, sample in enumerate(self._samples(x1, x2, names, apply_fn_kwargs), 1):
             if mean is None:
+                xp = self._library(sample)
                 mean, squares = sample, jax.tree.map(xp.zeros_like, sample)
             else:
                 step = jax.tree.map(lambda new, old: new - old, sample, mean)
@@ -69,7 +70,9 @@ class MonteCarloKernelFn:
                 squares = jax.tree.map(lambda s, d, n=count: s + d * d * (1 - 1 / n), squares, step)
             if count in self.n_samples:
                 error = jax.tree.map(
-                    lambda s, n=count: xp.sqrt(s / (n * (n - 1))) if n > 1 else xp.full_like(s, xp.nan),
+                    lambda s, n=count, xp=xp: (
+                        xp.sqrt(s / (n * (n - 1))) if n > 1 else xp.full_like(s, xp.nan)
+                    ),
                     squares,
                 )
                 yield Estimate(chosen(get, mean), chosen(get, error), count)
@@ -80,10 +83,18 @@ class MonteCarloKernelFn:
         """The kernels of one random network after another, by name; networks are spread over the devices."""
         total, width = max(self.n_samples), len(self.devices)
 
+        def drawn(index: int) -> Array:
+            return random.fold_in(self.key, index)
+
+        if traced(x1, x2, kwargs, drawn(0)):  # the traced function decides on devices and memory
+            for index in range(total):
+                yield self._blocks(x1, x2, drawn(index), names, kwargs)
+            return
+
         def one(index: int) -> dict[str, Any]:
             device = self.devices[index % width]
             with jax.default_device(device):
-                here1, here2, key = jax.device_put((x1, x2, random.fold_in(self.key, index)), device)
+                here1, here2, key = jax.device_put((x1, x2, drawn(index)), device)
                 sample = self._blocks(here1, here2, key, names, kwargs)
             return jax.device_put(sample, self.devices[0]) if self.store_on_device else sample
 
@@ -101,11 +112,10 @@ class MonteCarloKernelFn:
         other = x1 if x2 is None else x2
         n1, n2 = (jax.tree.leaves(x)[0].shape[0] for x in (x1, other))
         size = self.batch_size or max(n1, n2)
-        keep = (
-            (lambda kernel: kernel)
-            if self.store_on_device
-            else (lambda kernel: jax.tree.map(np.asarray, kernel))
-        )
+
+        def keep(kernels: dict[str, Any]) -> dict[str, Any]:
+            return jax.tree.map(self._library(kernels).asarray, kernels)
+
         if max(n1, n2) <= size:
             return keep(self._sample(key, x1, x2, names, kwargs))
         axes = self._axes(key, x1, kwargs)
@@ -126,7 +136,7 @@ class MonteCarloKernelFn:
                 second = None if x2 is None and i == j else rows(other, j)
                 sample = self._sample(key, rows(x1, i), second, names, kwargs)
                 done[i, j] = {name: jax.tree.leaves(kernel) for name, kernel in keep(sample).items()}
-        xp = jnp if self.store_on_device else np
+        xp = self._library(done)
         structure = jax.tree.structure(
             jax.eval_shape(lambda: self._sample(key, rows(x1, 0), None, names[:1], kwargs)[names[0]])
         )
@@ -142,6 +152,10 @@ class MonteCarloKernelFn:
             )
             for name in names
         }
+
+    def _library(self, kernels: Any) -> Any:
+        """NumPy for kernels in host memory, jax.numpy for those on a device or traced."""
+        return jnp if self.store_on_device or traced(kernels) else np
 
     def _sample(
         self, key: Array, x1: Any, x2: Any, names: tuple[str, ...], kwargs: dict[str, Any]
@@ -213,7 +227,7 @@ def monte_carlo_kernel_fn(
     then 0 in inputs and outputs, of which no other example may be part. device_count: networks are spread over so many
     devices; -1 for all there are, 0 for one. store_on_device False keeps samples and means in host memory, as NumPy
     arrays. trace_axes, diagonal_axes, vmap_axes, implementation: as in `empirical_ntk_fn`. Everything is compiled
-    here; neither function nor result needs `jax.jit`.
+    here; neither function nor result needs `jax.jit`, inside of which samples stay on its device.
 
     Raises ValueError for n_samples or batch_size that are no positive integers and more devices than there are.
     """

@@ -25,10 +25,11 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 from numpy.linalg import LinAlgError
 from numpy.typing import NDArray
 from scipy.linalg import eigh_tridiagonal
+
+from ntk.tracing import traced
 
 Product = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 
@@ -42,7 +43,7 @@ def relaxation(rates: Any, time: Any) -> Any:
 
     Accurate to rounding for small λτ (through expm1), and 1/λ at τ = ∞. Times may be traced.
     """
-    xp = jnp if isinstance(time, Tracer) else np
+    xp = jnp if traced(time) else np
     zero = rates == 0
     safe = xp.where(zero, 1.0, rates)
     return xp.where(zero, time, -xp.expm1(-safe * time) / safe)

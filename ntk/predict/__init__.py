@@ -6,8 +6,8 @@ it needs. Time runs in steps of gradient descent on ½ mean (f − y)², the mea
     f_t(x) = f_0(x) + Θ(x, X) Θ⁻¹ (I − e^{−η Θ t / y.size}) (y − f_0(X))        (Lee et al. 2019, eq. 9–11)
 
 Arithmetic is float64 whatever comes in. Results have the dtype of the kernels, as JAX arrays where JAX can hold them
-and as NumPy arrays while its x64 flag is off. The arguments of a ``predict_fn`` may be traced (jit, grad, vmap), the
-kernel and targets of the training rows may not.
+and as NumPy arrays while its x64 flag is off. The arguments of a ``predict_fn`` may be traced (jit, grad, vmap), except
+for that of `gradient_descent`; the kernel and targets of the training rows may not.
 
 `trace_axes` are the axes of the targets along which a kernel is Θ ⊗ I, so that it lacks them; a kernel over targets of
 shape (n, o) has shape (n, n) for ``trace_axes=(-1,)`` and (n, n, o, o) for ``()``. Regularisation is `diag_reg` times

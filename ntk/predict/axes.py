@@ -10,12 +10,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
+
+from ntk.tracing import traced
 
 
 def library(*arrays: Any) -> Any:
     """jax.numpy if any of the arrays is traced, else numpy."""
-    return jnp if any(isinstance(array, Tracer) for array in arrays) else np
+    return jnp if traced(*arrays) else np
 
 
 def floating(array: Any) -> np.dtype:
@@ -26,7 +27,7 @@ def floating(array: Any) -> np.dtype:
 
 def returned(value: Any, dtype: np.dtype) -> Any:
     """`value` for the caller: of the dtype, and a JAX array where JAX can hold it."""
-    if isinstance(value, Tracer):
+    if traced(value):
         return value.astype(dtype) if jax.dtypes.canonicalize_dtype(dtype) == dtype else value
     value = np.asarray(value, dtype)
     return jnp.asarray(value) if jax.dtypes.canonicalize_dtype(dtype) == dtype else value
@@ -34,7 +35,7 @@ def returned(value: Any, dtype: np.dtype) -> Any:
 
 def wide(array: Any) -> Any:
     """Concrete arrays as float64, traced ones as they are."""
-    return array if isinstance(array, Tracer) else np.asarray(array, np.float64)
+    return array if traced(array) else np.asarray(array, np.float64)
 
 
 def matrix(kernel: Any) -> Any:

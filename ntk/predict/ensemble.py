@@ -15,6 +15,7 @@ from ntk.predict.axes import Targets, floating, library, matrix, returned, wide,
 from ntk.predict.mse import check_cross, check_reachable, finite, flow_times
 from ntk.predict.posterior import Gaussian, asked_modes, ensemble_covariance, gaussians, gp_inference, named
 from ntk.predict.training import TrainingKernel
+from ntk.tracing import concrete
 
 
 def gradient_descent_mse_ensemble(
@@ -57,10 +58,13 @@ def gradient_descent_mse_ensemble(
     targets = Targets.of(y_train, trace_axes)
     y = finite(y_train, "y_train")
     kwargs = kernel_fn_train_train_kwargs
+    concrete((x_train, kwargs), "x_train and what else the kernel of the training rows depends on")
 
     @cache
     def raw(name: str) -> Any:
-        return kernel_fn(x_train, None, name, **kwargs)
+        # Kept from call to call, so known at once wherever the first of them is.
+        with jax.ensure_compile_time_eval():
+            return kernel_fn(x_train, None, name, **kwargs)
 
     @cache
     def train(name: str) -> TrainingKernel:

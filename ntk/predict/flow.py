@@ -14,6 +14,7 @@ from scipy.integrate import DOP853
 from ntk.predict.axes import Targets, floating, matrix, returned, wide
 from ntk.predict.mse import check_asked, finite
 from ntk.predict.training import checked
+from ntk.tracing import concrete
 
 RELATIVE_TOLERANCE, ABSOLUTE_TOLERANCE = 1e-10, 1e-12
 """Of the integration, per step; absolute in units of the largest starting output or target."""
@@ -77,12 +78,17 @@ def gradient_descent(
     slope = jax.jit(jax.grad(lambda f: loss(f, y)))
 
     def force(f_train: NDArray[np.float64]) -> NDArray[np.float64]:
-        with jax.enable_x64(True):
+        with jax.ensure_compile_time_eval(), jax.enable_x64(True):
             return targets.columns(np.asarray(slope(f_train.reshape(y.shape))))
 
     def predict_fn(
         t: Any = None, fx_train_or_state_0: Any = 0.0, fx_test_0: Any = None, k_test_train: Any = None
     ) -> Any:
+        concrete(
+            (t, fx_train_or_state_0, fx_test_0, k_test_train),
+            "what gradient_descent starts from",
+            "call predict_fn outside of jit, grad and vmap: the loss and the arguments decide on its steps",
+        )
         stateful = isinstance(fx_train_or_state_0, ODEState)
         if stateful and fx_test_0 is not None:
             raise ValueError("fx_test_0 belongs into the ODEState")

@@ -9,6 +9,7 @@ from scipy.linalg import eigvalsh
 
 from ntk.predict.axes import matrix
 from ntk.predict.training import checked
+from ntk.tracing import concrete
 
 
 def max_learning_rate(
@@ -27,6 +28,8 @@ def max_learning_rate(
     Raises:
         ValueError: a kernel that is not square, not finite or not symmetric.
     """
-    rows = matrix(np.asarray(ntk_train_train)).shape[0]
+    rows = matrix(
+        np.asarray(concrete(ntk_train_train, "the kernel", "call it outside of jit, grad and vmap"))
+    ).shape[0]
     largest = eigvalsh(checked(ntk_train_train, rows, "kernel"), subset_by_index=(rows - 1, rows - 1))[0]
     return float(2 * (1 + momentum) * (rows if y_train_size is None else y_train_size) / (largest + eps))

@@ -10,6 +10,7 @@ import numpy as np
 from ntk.linalg.matrix_functions import relaxation
 from ntk.predict.axes import Targets, floating, library, matrix, returned, wide
 from ntk.predict.training import TrainingKernel
+from ntk.tracing import concrete
 
 
 def gradient_descent_mse(
@@ -138,7 +139,7 @@ def check_asked(fx_train_0: Any, fx_test_0: Any, k_test_train: Any) -> None:
 
 def finite(y: Any, name: str) -> np.ndarray:
     """Targets as float64; raises ValueError when they are not finite."""
-    array = np.asarray(y, np.float64)
+    array = np.asarray(concrete(y, name), np.float64)
     if not np.isfinite(array).all():
         raise ValueError(f"{name} is not finite")
     return array

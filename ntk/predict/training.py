@@ -13,6 +13,7 @@ from scipy.linalg import cholesky, eigh, get_lapack_funcs, solve_triangular
 
 from ntk.linalg.smallest import sufficient_ridge
 from ntk.predict.axes import Targets, floating, library, matrix
+from ntk.tracing import concrete
 
 
 class Eigenpairs(NamedTuple):
@@ -124,7 +125,7 @@ class TrainingKernel:
 
 def checked(kernel: Any, rows: int, name: str) -> NDArray[np.float64]:
     """A training kernel as a symmetric float64 matrix; raises ValueError saying what is wrong with it."""
-    dense = matrix(np.asarray(kernel)).astype(np.float64)
+    dense = matrix(np.asarray(concrete(kernel, f"the {name} of the training rows"))).astype(np.float64)
     if dense.shape != (rows, rows) or not rows:
         raise ValueError(
             f"the {name} of the training rows has shape {kernel.shape}, a matrix of {dense.shape}; the targets without "
