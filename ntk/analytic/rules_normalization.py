@@ -24,9 +24,9 @@ def _(layer: LayerNorm, state: Covariance) -> Covariance:
 
     def inverse(cov: Array) -> Array:
         var = diagonal(cov, rank) if state.full else cov
-        return lax.rsqrt(
-            jnp.maximum(jnp.mean(var, axis=axes, keepdims=True) + layer.eps, jnp.finfo(var.dtype).tiny)
-        )
+        square = jnp.mean(var, axis=axes, keepdims=True) + layer.eps
+        # A zero vector stays as it is.
+        return lax.rsqrt(jnp.where(square > jnp.finfo(var.dtype).tiny, square, 1))
 
     root1, root2 = inverse(state.cov1), inverse(state.cov2)
 

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from ntk.analytic.dual import arcsine, smooth
+from ntk.analytic.dual.angle import inverse_root
 from ntk.analytic.dual.quadrature import gauss_hermite
 from ntk.analytic.nonlinearity import determinant, own_covariances, resynchronised, settled
 from ntk.analytic.propagate import propagate
@@ -139,12 +140,13 @@ def _(layer: ExpNormalized, state: Covariance) -> Covariance:
     var1, var2 = state.variances()
 
     def factor(nngp: Array, var1: Array, var2: Array) -> tuple[Array, Array]:
-        root = jnp.sqrt(jnp.where(var1 > 0, var1, 1)) * jnp.sqrt(jnp.where(var2 > 0, var2, 1))
-        return root, jnp.exp(layer.gamma * (jnp.clip(nngp / root, -1, 1) + layer.shift))
+        inverse1, inverse2 = inverse_root(var1), inverse_root(var2)
+        cos = jnp.clip(nngp * (inverse1 * inverse2), -1, 1)
+        return (var1 * inverse1) * (var2 * inverse2), jnp.exp(layer.gamma * (cos + layer.shift))
 
     def dual(nngp: Array, var1: Array, var2: Array) -> Array:
         root, growth = factor(nngp, var1, var2)
-        return jnp.where((var1 > 0) & (var2 > 0), root * growth, 0)
+        return root * growth
 
     top = math.exp(layer.gamma * (1 + layer.shift))
     cov1, cov2 = own_covariances(state, dual, lambda var: top * var)

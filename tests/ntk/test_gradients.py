@@ -48,3 +48,48 @@ def test_orthogonal_inputs(act):
     assert x[0] @ y[0] == 0
     got, numeric = derivatives(dense(act, 1), x, y, np.stack([C + B, A]))
     np.testing.assert_allclose(got, numeric, rtol=1e-6, atol=1e-6)
+
+
+SMOOTH = [stax.Sin(), stax.Rbf(), stax.Erf(), stax.Gelu(), stax.ElementwiseNumerical("tanh", 30)]
+
+
+@pytest.mark.parametrize("act", SMOOTH, ids=str)
+def test_zero_rows_of_smooth_networks(act):
+    x, y = np.stack([0 * A, C]), np.stack([B, A, 0 * A])
+    got, numeric = derivatives(dense(act, 2), x, y, np.stack([C + B, A]))
+    np.testing.assert_allclose(got, numeric, rtol=1e-5, atol=1e-6)
+
+
+ROUGH = [stax.Sign(), stax.LeakyRelu(0.2), stax.RectifiedMonomial(2), stax.ExpNormalized()]
+
+
+@pytest.mark.parametrize("act", [*ROUGH, SMOOTH[0], stax.ElementwiseNumerical("tanh", 5)], ids=str)
+def test_zero_rows_leave_every_derivative_finite_and_others_as_they_are(act):
+    x, y = np.stack([A, C, 0 * A]).astype(np.float32), np.stack([0 * A, B]).astype(np.float32)
+
+    @jax.jit
+    def gradients(x):
+        kernel_fn = dense(act, 2).kernel_fn
+        return jax.jacrev(lambda x: [jnp.stack(kernel_fn(x, x2, NAMES)) for x2 in (None, y)])(x)
+
+    for got, without, columns in zip(gradients(x), gradients(x[:2]), (2, None), strict=True):
+        assert np.isfinite(got).all()
+        np.testing.assert_allclose(got[:, :2, :columns, :2], without, rtol=1e-4, atol=1e-6)
+
+
+def test_of_a_relu_at_zero_the_linear_part_counts():
+    x, y = 0 * A[None], np.stack([B, C])
+    network = dense(stax.LeakyRelu(0.2), 2)
+    got, _ = derivatives(network, x, y, A[None])
+    linear, _ = derivatives(serial(*[Dense(8, 1.3 * 0.6)] * 2, Dense(1)), x, y, A[None])
+    np.testing.assert_allclose(got, linear, rtol=1e-12)
+
+
+@pytest.mark.parametrize("end", [stax.Flatten(), stax.GlobalAvgPool()], ids=str)
+def test_images_with_black_patches_have_finite_derivatives(end):
+    image = np.random.default_rng(0).random((2, 6, 6, 1)).astype(np.float32)
+    image[0, :4, :4] = 0
+    conv = stax.Conv(4, (3, 3), padding="SAME", W_std=1.4)
+    network = serial(conv, stax.Relu(), conv, stax.Relu(), end, Dense(1))
+    gradient = jax.jit(jax.grad(lambda x: jnp.sum(network.kernel_fn(x, None, "ntk"))))(image)
+    assert np.isfinite(gradient).all() and np.abs(gradient).max() > 0

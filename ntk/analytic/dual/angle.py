@@ -184,6 +184,13 @@ def signed(magnitude: Array, x: Array) -> Array:
     return jnp.where(x < 0, -magnitude, magnitude)
 
 
+def inverse_root(var: Array) -> Array:
+    """1 / √var, and 0 where var is: whatever is divided by the norm of a zero vector is zero, its derivatives too."""
+    live = var > tiny(var.dtype)
+    # The inner selection keeps the infinite derivative of the unused root out of the product rule.
+    return jnp.where(live, lax.rsqrt(jnp.where(live, var, 1)), 0)
+
+
 class Angle(NamedTuple):
     """cos: cos θ; gap: 1 − |cos θ|; scale: √(var1 var2). A zero vector is orthogonal to everything. exact: the gap is
     known to its last digit, down to θ = 0."""
@@ -210,8 +217,7 @@ class Angle(NamedTuple):
 
 def angle(nngp: Array, var1: Array, var2: Array, residual: Residual | None = None) -> Angle:
     """The angle of pairs with covariance nngp. Without `residual` the gap comes by cancellation."""
-    floor = tiny(nngp.dtype)
-    inverse1, inverse2 = lax.rsqrt(jnp.maximum(var1, floor)), lax.rsqrt(jnp.maximum(var2, floor))
+    inverse1, inverse2 = inverse_root(var1), inverse_root(var2)
     # One value per row and one per column: without the barrier XLA computes them anew for every pair.
     inverse1, inverse2, root1, root2 = lax.optimization_barrier(
         (inverse1, inverse2, var1 * inverse1, var2 * inverse2)

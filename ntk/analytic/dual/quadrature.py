@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 from scipy.special import roots_hermitenorm
 
-from ntk.analytic.dual.angle import tiny
+from ntk.analytic.dual.angle import inverse_root, tiny
 from ntk.analytic.dual.smooth import Dual, Moments
 
 
@@ -30,11 +30,12 @@ def gauss_hermite(fn: Callable[[Array], Array], df: Callable[[Array], Array] | N
 
     def dual(nngp: Array, var1: Array, var2: Array, det: Array | None) -> Moments:
         dtype, floor = nngp.dtype, tiny(nngp.dtype)
-        root1, root2 = jnp.sqrt(jnp.maximum(var1, floor)), jnp.sqrt(jnp.maximum(var2, floor))
-        correlation = jnp.clip(nngp / root1 / root2, -1, 1)
+        inverse1, inverse2 = inverse_root(var1), inverse_root(var2)
+        root1, root2 = var1 * inverse1, var2 * inverse2
+        correlation = jnp.clip(nngp * inverse1 * inverse2, -1, 1)
         gap = 1 - jnp.abs(correlation)
         if det is not None:
-            exact = det / (root1 * root2) ** 2 / (1 + jnp.abs(correlation))
+            exact = det * (inverse1 * inverse2) ** 2 / (1 + jnp.abs(correlation))
             gap = jnp.where(jnp.abs(correlation) < 0.5, gap, exact)
         small, large = jnp.sqrt(jnp.maximum(gap, floor) / 2), jnp.sqrt(1 - gap / 2)
         cos, sin = jnp.where(correlation >= 0, large, small), jnp.where(correlation >= 0, small, large)
@@ -48,6 +49,8 @@ def gauss_hermite(fn: Callable[[Array], Array], df: Callable[[Array], Array] | N
             return total[0] + w * fn(u) * fn(v), total[1] + w * slope(u) * slope(v)
 
         zero = jnp.zeros(jnp.broadcast_shapes(nngp.shape, var1.shape, var2.shape), dtype)
-        return lax.fori_loop(0, deg * deg, add, (zero, zero))
+        value, tangent = lax.fori_loop(0, deg * deg, add, (zero, zero))
+        # The roots hide how the moment begins to grow where a variance is zero, and nngp with it.
+        return value + jnp.where((inverse1 > 0) & (inverse2 > 0), 0, nngp * tangent), tangent
 
     return dual

@@ -70,6 +70,7 @@ def sine_wave(a: float, b: float, c: float) -> Dual:
     return dual
 
 
+@jax.custom_jvp
 def distance(nngp: Array, var1: Array, var2: Array, det: Array | None) -> Array:
     """E(u − v)² for nngp ≥ 0, E(u + v)² otherwise: var1 + var2 − 2 |nngp|. With `det` there is no cancellation:
     (√var1 − √var2)² + 2 det / (√(var1 var2) + |nngp|)."""
@@ -78,6 +79,13 @@ def distance(nngp: Array, var1: Array, var2: Array, det: Array | None) -> Array:
     floor = tiny(nngp.dtype)
     root1, root2 = jnp.sqrt(jnp.maximum(var1, floor)), jnp.sqrt(jnp.maximum(var2, floor))
     return ((var1 - var2) / (root1 + root2)) ** 2 + 2 * det / (root1 * root2 + jnp.abs(nngp))
+
+
+@distance.defjvp
+def _(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
+    # That of var1 + var2 − 2 |nngp|, which is smooth where the roots above are not.
+    slope, slope1, slope2, _ = tangents
+    return distance(*primals), slope1 + slope2 - 2 * signed(slope, primals[0])
 
 
 def noise(dtype: jnp.dtype) -> float:
