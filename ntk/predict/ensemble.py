@@ -30,13 +30,14 @@ def gradient_descent_mse_ensemble(
 ) -> Callable[..., Any]:
     """Mean and covariance at time t of an infinite ensemble of infinitely wide networks.
 
-    With 𝒦 the NNGP, Θ the NTK, both regularised, τ = η t / y.size and A_t = Θ(x, X) Θ⁻¹ (I − e^{−Θτ}) (Lee et al. 2019,
-    eq. 14–16):
+    With 𝒦 the NNGP, Θ the NTK, both regularised where they are inverted or exponentiated, τ = η t / y.size and
+    A_t = Θ(x, X) Θ⁻¹ (I − e^{−Θτ}) (Lee et al. 2019, eq. 14–16):
 
         ntk    A_t y                                  𝒦(x, x') + A_t 𝒦 A_tᵀ − (A_t 𝒦(X, x') + transpose)
         nngp   𝒦(x, X) 𝒦⁻¹ (I − e^{−𝒦τ}) y            𝒦(x, x') − 𝒦(x, X) 𝒦⁻¹ (I − e^{−2𝒦τ}) 𝒦(X, x')
 
-    ntk trains every weight; nngp the last layer alone, whose limit is the posterior of a Bayesian network.
+    ntk trains every weight; nngp the last layer alone, whose limit is the posterior of a Bayesian network. Between A_t
+    and A_tᵀ stands 𝒦 as it is, the covariance of the outputs at the start.
 
     Args:
         kernel_fn: kernel_fn(x1, x2, get, \\*\\*kwargs), x2 None for x1 with itself, giving arrays or kernels by name.
@@ -49,7 +50,8 @@ def gradient_descent_mse_ensemble(
     Returns:
         ``predict_fn(t=None, x_test=None, get=None, compute_cov=False, **kwargs)``: for `get` "nngp" or "ntk" the mean,
         or `Gaussian` with `compute_cov`; for a tuple, or None for both, a named tuple of these. The axes of t come
-        first; t None is infinite time. x_test None predicts the training rows, at infinite time without regularisation.
+        first; t None is infinite time. x_test None predicts the training rows, at infinite time without regularisation;
+        before, A_t = I − e^{−Θτ} and the covariance of nngp is 𝒦 e^{−2𝒦τ}, both regularised.
 
     Raises:
         ValueError: an unknown kernel in `get`, times below zero, kernels or targets that do not fit or are not finite.

@@ -76,21 +76,22 @@ def test_kernels_over_outputs() -> None:
         )
 
 
+@pytest.mark.parametrize("diag_reg", [0.0, 0.1])
 @pytest.mark.parametrize("t", [0.0, 2.0, 40.0, None])
-def test_ensemble_is_the_distribution_of_its_members(t: float | None) -> None:
+def test_ensemble_is_the_distribution_of_its_members(t: float | None, diag_reg: float) -> None:
     """Outputs at time t are affine in those at the start, which are N(0, 𝒦): mean and covariance follow exactly."""
-    ensemble = predict.gradient_descent_mse_ensemble(kernel_fn, ROWS, Y)
+    ensemble = predict.gradient_descent_mse_ensemble(kernel_fn, ROWS, Y, diag_reg=diag_reg)
     got = ensemble(t, TEST_ROWS, "ntk", compute_cov=True)
     joint = np.block([[TRAIN.nngp, CROSS.nngp.T], [CROSS.nngp, TEST.nngp]])
     starts = np.linalg.cholesky(joint)
-    member = predict.gradient_descent_mse(TRAIN.ntk, np.repeat(Y[:, :1], N + M, axis=1), learning_rate=N + M)
+    targets = np.repeat(Y[:, :1], N + M, axis=1)
+    member = predict.gradient_descent_mse(TRAIN.ntk, targets, learning_rate=N + M, diag_reg=diag_reg)
     moved = member(t if t is None else t / 2, starts[:N], starts[N:], CROSS.ntk)[1]
     mean = np.asarray(got.mean)[:, 0]
     deviation = np.asarray(moved) - mean[:, None]
     np.testing.assert_allclose(deviation @ deviation.T, got.covariance, atol=1e-11)
     assert np.linalg.eigvalsh(got.covariance).min() > -1e-12
-    regularised = predict.gradient_descent_mse_ensemble(kernel_fn, ROWS, Y, diag_reg=0.1)
-    assert np.linalg.eigvalsh(regularised(t, TEST_ROWS, "nngp", True).covariance).min() > -1e-12
+    assert np.linalg.eigvalsh(ensemble(t, TEST_ROWS, "nngp", True).covariance).min() > -1e-12
 
 
 @pytest.mark.parametrize("get", ["nngp", "ntk"])
