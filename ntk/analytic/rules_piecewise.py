@@ -77,8 +77,8 @@ def _steps(state: Covariance, height: float, offset: float) -> Covariance:
     h2, o2 = height**2, offset**2
 
     def moment(var1: Array, var2: Array, sign: Array) -> Array:
-        # A zero vector has sign zero.
-        return h2 * jnp.where((var1 > 0) & (var2 > 0), sign, 0) + o2
+        # A zero vector has sign zero, one whose norm is not known (NaN) none.
+        return h2 * jnp.where((var1 == 0) | (var2 == 0), 0, sign) + o2
 
     def dual(nngp: Array, var1: Array, var2: Array) -> Array:
         return moment(var1, var2, sign_moment(angle(nngp, var1, var2)))

@@ -26,6 +26,7 @@ from threadpoolctl import threadpool_limits
 from ntk.analytic.compiled import compiled
 from ntk.analytic.kernel import kernel_of_products
 from ntk.analytic.mirror import transpose_into
+from ntk.analytic.range import blanked
 from ntk.stax.layer import Layer
 
 BLOCK = 1024
@@ -84,9 +85,10 @@ class BlockOfRows:
         else:
             padded = np.zeros((size, channels), dtype)
             padded[:count] = x
+        padded = blanked(padded)
         with np.errstate(over="ignore"):
             squares = np.einsum("ij,ij->i", padded, padded)
-        divided = not np.isfinite(squares).all()
+        divided = bool(np.isinf(squares).any())
         if divided:
             padded = padded * np.asarray(channels**-0.5, dtype)
             squares = np.einsum("ij,ij->i", padded, padded)

@@ -26,6 +26,7 @@ from ntk.analytic.compiled import compiled
 from ntk.analytic.costs import cost
 from ntk.analytic.kernel import block_within, check_inputs, outer_kernel, paired_kernel
 from ntk.analytic.mirror import mirror, transpose_into
+from ntk.analytic.range import blanked
 from ntk.analytic.results import asked
 from ntk.analytic.staging import Staged, staged
 from ntk.analytic.strips import Vectors, block_rows, outer_in_strips, padded_to, shared_out, strip_kernel
@@ -55,6 +56,10 @@ device they are padded to the tile."""
 Loaded = DeviceSide | Vectors
 Corner = tuple[int, int]
 """Indices of a block of rows of either side."""
+
+
+#: What leaves the range of a type is infinite, what has no value NaN: the result says so, and needs no warning.
+_quiet = np.errstate(over="ignore", invalid="ignore")
 
 
 @lru_cache(maxsize=256)
@@ -156,6 +161,7 @@ class TileKernel:
         side = (x,) if graphs is None else (x, graphs)
         return Rows(side, self._loaded(side, self.dtype))
 
+    @_quiet
     def _loaded(self, side: Side, dtype: np.dtype) -> Loaded:
         with jax.enable_x64(True):
             if len(side) == 1 and self._in_strips():
@@ -196,6 +202,7 @@ class TileKernel:
         rows = x1 if isinstance(x1, Rows) else self.load(x1)
         return rows, rows if x2 is None else x2 if isinstance(x2, Rows) else self.load(x2)
 
+    @_quiet
     def _values(
         self,
         side1: Rows,
@@ -224,6 +231,7 @@ class TileKernel:
         self._check(x, rows=False)
         return self._diagonal((x,))
 
+    @_quiet
     def _diagonal(self, side: Side) -> dict[str, np.ndarray]:
         parts: list[dict[str, np.ndarray]] = []
         for top in range(0, len(side[0]), self.grain):
@@ -412,7 +420,10 @@ def _writable(array: np.ndarray) -> np.ndarray:
 def _padded(side: Side, rows: int, dtype: Any) -> DeviceSide:
     """`_pad` of inputs in `dtype` and of graphs, those of integers as they are."""
     x, *graphs = side
-    return (_pad(x, rows, dtype), *(_pad(g, rows, dtype if g.dtype.kind == "f" else g.dtype) for g in graphs))
+    return (
+        _pad(blanked(x.astype(dtype, copy=False)), rows, dtype),
+        *(_pad(g, rows, dtype if g.dtype.kind == "f" else g.dtype) for g in graphs),
+    )
 
 
 def _pad(x: np.ndarray, rows: int, dtype: Any) -> jax.Array:

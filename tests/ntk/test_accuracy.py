@@ -9,7 +9,7 @@ from ntk import stax
 from ntk.analytic import TileKernel
 from ntk.analytic.kernel import paired_kernel
 from ntk.stax import Dense, serial
-from tests.ntk.accuracy_cases import IMAGE, QUICK, SLOW, VECTOR, rows
+from tests.ntk.accuracy_cases import IMAGE, QUICK, SLOW, VECTOR, conv, dense, rows
 
 NAMES = ("nngp", "ntk")
 ALL = [
@@ -77,3 +77,40 @@ def test_sines_of_huge_and_of_tiny_pre_activations_are_right():
     np.testing.assert_allclose(k["nngp"], expected.astype(float), rtol=1e-9, atol=1e-300)
     slope = (np.exp(-far / 2) + np.exp(-near / 2)) / 2
     np.testing.assert_allclose(k["ntk"], (products * slope).astype(float), rtol=1e-9, atol=1e-300)
+
+
+@pytest.mark.parametrize(
+    ("network", "shape"),
+    [
+        (dense(stax.Abs(), stax.Relu(), bias=None), VECTOR),
+        (dense(stax.Sign(), bias=None), VECTOR),
+        (serial(conv(), stax.Relu(), stax.GlobalAvgPool(), Dense(1)), IMAGE),
+    ],
+    ids=["vectors", "signs", "images"],
+)
+@pytest.mark.parametrize("scale", [1e-30, 1e-18, 1e25])
+def test_squares_beyond_float32_lose_nothing_where_the_kernel_is_within(network, shape, scale):
+    x = rows(shape)[:3]
+    x = np.concatenate([x, scale * x[:2], 0 * x[:1]]).astype(np.float32)
+    exact = TileKernel(network, shape, precision="float64", tile=len(x))(x)["ntk"]
+    narrow = TileKernel(network, shape, precision="float32", tile=len(x))(x)["ntk"]
+    within = (np.abs(exact) > 1e-37) & (np.abs(exact) < 1e38)
+    assert within[:3, 3:5].all()
+    np.testing.assert_allclose(narrow[within], exact[within], rtol=1e-4)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("precision", ["float32", "float64"])
+def test_inputs_that_are_not_finite_spoil_their_own_rows_alone_and_silently(precision):
+    x = rows(VECTOR)[:4]
+    x[1, 0], x[2, 3] = np.nan, np.inf
+    k = TileKernel(dense(stax.Relu()), VECTOR, precision=precision, tile=4)(x)["ntk"]
+    bad = np.isin(np.arange(4), (1, 2))
+    assert np.array_equal(np.isfinite(k), ~(bad[:, None] | bad))
+
+
+@pytest.mark.filterwarnings("error")
+def test_what_leaves_the_range_of_the_type_is_infinite_without_a_warning():
+    x = rows(VECTOR)[:2] * np.float32(1e12)
+    k = TileKernel(dense(stax.Monomial(3)), VECTOR, get=NAMES, precision="float32", tile=2)(x)
+    assert all(np.isinf(np.diag(k[name])).all() and not np.isnan(k[name]).any() for name in NAMES)
