@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ntk.analytic.results import Kernels
+from ntk.arrays import axis_numbers, real
 from ntk.tracing import traced
 
 
@@ -33,9 +35,19 @@ def returned(value: Any, dtype: np.dtype) -> Any:
     return jnp.asarray(value) if jax.dtypes.canonicalize_dtype(dtype) == dtype else value
 
 
-def wide(array: Any) -> Any:
-    """Concrete arrays as float64, traced ones as they are."""
+def wide(array: Any, name: str = "a kernel") -> Any:
+    """Concrete arrays as float64, traced ones as they are. Raises ValueError for others than of real numbers."""
+    array = real(array, name)
     return array if traced(array) else np.asarray(array, np.float64)
+
+
+def one_kernel(kernel: Any, argument: str) -> Any:
+    """A kernel as an array. Raises ValueError for kernels by name, and what `ntk.arrays.real` refuses."""
+    if isinstance(kernel, Kernels):
+        raise ValueError(
+            f"{argument} must be one kernel, got those of a kernel_fn by name\nhint: k.ntk, or k.nngp"
+        )
+    return real(kernel, argument)
 
 
 def matrix(kernel: Any) -> Any:
@@ -73,14 +85,15 @@ class Targets:
     @staticmethod
     def of(y: Any, trace_axes: int | Sequence[int]) -> Targets:
         """Raises ValueError for axes that are not there, are named twice or are all of them."""
-        given = (trace_axes,) if isinstance(trace_axes, int) else tuple(trace_axes)
+        given = axis_numbers(trace_axes, "trace_axes")
         rank = y.ndim
         if not all(-rank <= axis < rank for axis in given):
             raise ValueError(f"trace_axes {given}: targets of shape {y.shape} have no such axis")
         trace = tuple(sorted(axis - rank if axis >= 0 else axis for axis in given))
         if len(set(trace)) < len(trace) or len(trace) == rank:
+            hint = "\nhint: y[:, None], one output for each row" if rank == 1 else ""
             raise ValueError(
-                f"trace_axes {given}: must name axes of targets of shape {y.shape} once each, and leave one"
+                f"trace_axes {given}: must name axes of targets of shape {y.shape} once each, and leave one{hint}"
             )
         return Targets(tuple(y.shape), trace)
 

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from ntk.analytic.results import NAMES
+from ntk.arrays import function
 from ntk.linalg.matrix_functions import relaxation
 from ntk.predict.axes import Targets, floating, library, matrix, returned, wide, zipped
 from ntk.predict.mse import check_cross, check_reachable, finite, flow_times
@@ -57,8 +58,9 @@ def gradient_descent_mse_ensemble(
         ValueError: an unknown kernel in `get`, times below zero, kernels or targets that do not fit or are not finite.
         numpy.linalg.LinAlgError: Θ or 𝒦 is indefinite, or singular for infinite time.
     """
-    targets = Targets.of(y_train, trace_axes)
+    function(kernel_fn, "kernel_fn", "that of a layer is layer.kernel_fn")
     y = finite(y_train, "y_train")
+    targets = Targets.of(y, trace_axes)
     kwargs = kernel_fn_train_train_kwargs
     concrete((x_train, kwargs), "x_train and what else the kernel of the training rows depends on")
 

@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.integrate import DOP853
 
-from ntk.predict.axes import Targets, floating, matrix, returned, wide
-from ntk.predict.mse import check_asked, finite
+from ntk.arrays import function, within
+from ntk.predict.axes import Targets, floating, matrix, one_kernel, returned, wide
+from ntk.predict.mse import asked_times, check_asked, check_learning_rate, finite, starting
 from ntk.predict.training import checked
 from ntk.tracing import concrete
 
@@ -65,13 +66,13 @@ def gradient_descent(
         RuntimeError: the integration does not come to an end: the loss has no finite minimum (t None), η t is too
             large, or outputs diverge.
     """
-    targets = Targets.of(y_train, trace_axes)
+    y, k_train_train = finite(y_train, "y_train"), one_kernel(k_train_train, "k_train_train")
+    targets, dtype = Targets.of(y, trace_axes), floating(k_train_train)
     theta = checked(k_train_train, targets.rows, "kernel")
-    y, dtype = finite(y_train, "y_train"), floating(k_train_train)
-    if not 0 < learning_rate < np.inf or not (momentum is None or 0 <= momentum < 1):
-        raise ValueError(
-            f"learning_rate must be positive and momentum in [0, 1), got {learning_rate} and {momentum}"
-        )
+    function(loss, "loss")
+    check_learning_rate(learning_rate)
+    if not (momentum is None or within(0, momentum, 1)):
+        raise ValueError(f"momentum must be in [0, 1), or None, got {momentum!r}")
     unit, friction = (learning_rate, None) if momentum is None else (math.sqrt(learning_rate), 0.0)
     if momentum is not None:
         friction = (momentum - 1.0) / math.sqrt(learning_rate)
@@ -98,6 +99,7 @@ def gradient_descent(
             raise ValueError("the ODEState has velocities (qx_train, qx_test), but momentum is None")
         kernels, shapes = [theta], [y.shape]
         if given.fx_test is not None:
+            k_test_train = one_kernel(k_test_train, "k_test_train")
             kernels.append(matrix(wide(k_test_train)))
             if kernels[1].shape[1] != len(theta) or not np.isfinite(kernels[1]).all():
                 raise ValueError(
@@ -105,9 +107,7 @@ def gradient_descent(
                 )
             shapes.append(targets.output_shape(k_test_train.shape[::2]))
         flow = _Flow(targets, kernels, shapes, force, friction)
-        times = np.asarray(np.inf if t is None else t, np.float64)
-        if not (times >= 0).all():
-            raise ValueError(f"times must be at least 0, got {t}")
+        times = asked_times(np.inf if t is None else t)
         ends = integrate(flow.velocity, flow.packed(given), times.ravel() * unit, flow.scale(y, given))
         parts = [returned(part.reshape(*times.shape, *part.shape[1:]), dtype) for part in flow.unpacked(ends)]
         state = flow.state(parts)
@@ -154,15 +154,15 @@ class _Flow:
 
     def packed(self, state: ODEState) -> NDArray[np.float64]:
         outputs, velocities = (state.fx_train, state.fx_test), (state.qx_train, state.qx_test)
-        parts = [
-            *outputs[: len(self.shapes)],
-            *(velocities[: len(self.shapes)] if self.friction is not None else ()),
-        ]
+        count = len(self.shapes)
+        parts = dict(zip(("fx_train", "fx_test")[:count], outputs, strict=False))
+        if self.friction is not None:
+            parts |= dict(zip(("qx_train", "qx_test")[:count], velocities, strict=False))
         shapes = self.shapes * (1 if self.friction is None else 2)
         return np.concatenate(
             [
-                np.broadcast_to(np.asarray(0.0 if part is None else part, np.float64), shape).ravel()
-                for part, shape in zip(parts, shapes, strict=True)
+                np.broadcast_to(starting(0.0 if part is None else part, name, shape), shape).ravel()
+                for (name, part), shape in zip(parts.items(), shapes, strict=True)
             ]
         )
 

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from scipy.linalg import eigvalsh
 
-from ntk.predict.axes import matrix
+from ntk.arrays import within
+from ntk.predict.axes import matrix, one_kernel
 from ntk.predict.training import checked
 from ntk.tracing import concrete
 
@@ -26,10 +27,14 @@ def max_learning_rate(
         eps: added to λ_max, so that a kernel of zeros gives a number.
 
     Raises:
-        ValueError: a kernel that is not square, not finite or not symmetric.
+        ValueError: a kernel that is not square, not finite or not symmetric; a momentum or size that cannot be.
     """
-    rows = matrix(
-        np.asarray(concrete(ntk_train_train, "the kernel", "call it outside of jit, grad and vmap"))
-    ).shape[0]
+    ntk_train_train = one_kernel(ntk_train_train, "ntk_train_train")
+    concrete(ntk_train_train, "ntk_train_train", "call it outside of jit, grad and vmap")
+    if not within(0, momentum, 1) or not (y_train_size is None or within(1, y_train_size, np.inf)):
+        raise ValueError(
+            f"momentum must be in [0, 1) and y_train_size at least 1, got {momentum!r} and {y_train_size!r}"
+        )
+    rows = matrix(ntk_train_train).shape[0]
     largest = eigvalsh(checked(ntk_train_train, rows, "kernel"), subset_by_index=(rows - 1, rows - 1))[0]
     return float(2 * (1 + momentum) * (rows if y_train_size is None else y_train_size) / (largest + eps))

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from ntk.arrays import real, within
 from ntk.linalg.matrix_functions import relaxation
-from ntk.predict.axes import Targets, floating, library, matrix, returned, wide
+from ntk.predict.axes import Targets, floating, library, matrix, one_kernel, returned, wide
 from ntk.predict.training import TrainingKernel
 from ntk.tracing import concrete
 
@@ -42,18 +43,19 @@ def gradient_descent_mse(
         outputs pass the training rows as test rows.
 
     Raises:
-        ValueError: kernels or targets of wrong shapes, not finite or not symmetric; times below zero; nothing asked.
+        ValueError: kernels or targets of wrong shapes, not finite or not symmetric; no times, or some below zero;
+            nothing asked; complex numbers, masked entries and what else is no array of real numbers.
         numpy.linalg.LinAlgError: Θ is indefinite, or singular for infinite time.
     """
-    targets = Targets.of(y_train, trace_axes)
+    y, k_train_train = finite(y_train, "y_train"), one_kernel(k_train_train, "k_train_train")
+    targets = Targets.of(y, trace_axes)
     train = TrainingKernel(k_train_train, targets, diag_reg, diag_reg_absolute_scale, "kernel")
-    y = finite(y_train, "y_train")
 
     def predict_fn(
         t: Any = None, fx_train_0: Any = 0.0, fx_test_0: Any = None, k_test_train: Any = None
     ) -> Any:
         check_asked(fx_train_0, fx_test_0, k_test_train)
-        start = 0.0 if fx_train_0 is None else wide(fx_train_0)
+        start = 0.0 if fx_train_0 is None else starting(fx_train_0, "fx_train_0", targets.shape)
         missing = targets.columns(library(start).broadcast_to(y - start, y.shape))
         moved = _Moved(
             targets, train, missing, None if t is None else flow_times(t, learning_rate, targets.size)
@@ -62,7 +64,7 @@ def gradient_descent_mse(
         if fx_train_0 is not None:
             found.append(moved.train(y, start))
         if fx_test_0 is not None:
-            found.append(moved.test(wide(k_test_train), wide(fx_test_0)))
+            found.append(moved.test(wide(one_kernel(k_test_train, "k_test_train")), fx_test_0))
         out = [returned(f, floating(k_train_train)) for f in found]
         return tuple(out) if len(out) > 1 else out[0]
 
@@ -88,6 +90,7 @@ class _Moved:
     def test(self, k_test_train: Any, start: Any) -> Any:
         rows, cross = k_test_train.shape[::2], matrix(k_test_train)
         check_cross(cross, self.train_kernel)
+        start = starting(start, "fx_test_0", self.targets.output_shape(rows))
         if self.times is None:
             return start + self.targets.outputs(cross @ self.train_kernel.solve(self.missing), rows)
         values, vectors = self.train_kernel.eigenpairs
@@ -104,13 +107,37 @@ class _Moved:
 
 
 def flow_times(t: Any, learning_rate: float, size: int) -> Any:
-    """τ = η t / y.size. Raises ValueError for times that are NaN or below zero."""
-    times = wide(t)
+    """τ = η t / y.size. Raises ValueError as `asked_times` and `check_learning_rate` do."""
+    check_learning_rate(learning_rate)
+    return asked_times(t) * (learning_rate / size)
+
+
+def asked_times(t: Any) -> Any:
+    """t as an array. Raises ValueError for none at all, and for times that are NaN or below zero."""
+    times = wide(t, "t")
+    if not times.size:
+        raise ValueError(f"t must be a time or several, got an empty array of shape {times.shape}")
     if library(times) is np and not (times >= 0).all():
         raise ValueError(f"times must be at least 0, got {t}")
-    if not 0 < learning_rate < np.inf:
-        raise ValueError(f"learning_rate must be positive and finite, got {learning_rate}")
-    return times * (learning_rate / size)
+    return times
+
+
+def check_learning_rate(learning_rate: Any) -> None:
+    """Raise ValueError unless it is a positive finite number."""
+    if not within(0, learning_rate, np.inf) or learning_rate == 0:
+        raise ValueError(f"learning_rate must be positive and finite, got {learning_rate!r}")
+
+
+def starting(start: Any, name: str, shape: tuple[int, ...]) -> Any:
+    """Starting outputs as an array. Raises ValueError unless they can be broadcast to `shape`."""
+    start = wide(start, name)
+    try:
+        fits = np.broadcast_shapes(start.shape, shape) == tuple(shape)
+    except ValueError:
+        fits = False
+    if not fits:
+        raise ValueError(f"{name} must be a number or of shape {tuple(shape)}, got {start.shape}")
+    return start
 
 
 def check_reachable(train: TrainingKernel, times: Any) -> None:
@@ -139,7 +166,7 @@ def check_asked(fx_train_0: Any, fx_test_0: Any, k_test_train: Any) -> None:
 
 def finite(y: Any, name: str) -> np.ndarray:
     """Targets as float64; raises ValueError when they are not finite."""
-    array = np.asarray(concrete(y, name), np.float64)
+    array = np.asarray(real(concrete(y, name), name), np.float64)
     if not np.isfinite(array).all():
         raise ValueError(f"{name} is not finite")
     return array

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ntk.arrays import real
 from ntk.predict.axes import Targets, matrix, returned, wide, zipped
 from ntk.predict.mse import check_cross, finite
 from ntk.predict.training import TrainingKernel
@@ -56,8 +57,8 @@ def gp_inference(
         ValueError: an unknown mode, a kernel that is missing, of a wrong shape, not finite or not symmetric.
         numpy.linalg.LinAlgError: the kernel to be inverted is indefinite or singular.
     """
-    targets = Targets.of(y_train, trace_axes)
     y = finite(y_train, "y_train")
+    targets = Targets.of(y, trace_axes)
 
     @cache
     def train(name: str) -> TrainingKernel:
@@ -88,15 +89,11 @@ def gp_inference(
         if mode == "ntk":
             own, other = _initial(k_train_train, k_test_train)
             weights = kernel.solve(cross.T).T
-            covariance = ensemble_covariance(
-                weights,
-                matrix(wide(other)),
-                matrix(wide(named(k_test_test, "nngp", "k_test_test"))),
-                matrix(wide(own)),
-            )
+            prior = _prior(k_test_test, "nngp", len(cross))
+            covariance = ensemble_covariance(weights, matrix(wide(other)), prior, matrix(wide(own)))
         else:
             half = kernel.half_solve(cross.T)
-            covariance = matrix(wide(named(k_test_test, name, "k_test_test"))) - half.T @ half
+            covariance = _prior(k_test_test, name, len(cross)) - half.T @ half
         return Gaussian(mean, returned(zipped(covariance, rows), kernel.dtype))
 
     def predict_fn(get: Any = None, k_test_train: Any = None, k_test_test: Any = None) -> Any:
@@ -122,12 +119,20 @@ def ensemble_covariance(weights: Any, cross: Any, prior: Any, train: Any) -> Any
 
 def named(kernels: Any, name: str, argument: str) -> Any:
     """One kernel of `kernels`, which an array is whatever the name. Raises ValueError when it is not there."""
-    if hasattr(kernels, "ndim"):
-        return kernels
+    if isinstance(kernels, list) or hasattr(kernels, "ndim"):
+        return real(kernels, argument)
     value = getattr(kernels, name, None)
     if value is None:
         raise ValueError(f"{argument} has no {name} kernel, which is needed here")
-    return value
+    return real(value, f"{argument}.{name}")
+
+
+def _prior(kernels: Any, name: str, rows: int) -> Any:
+    """The test-test kernel as a matrix. Raises ValueError unless it is of the rows of the test-train kernel."""
+    prior = matrix(wide(named(kernels, name, "k_test_test")))
+    if prior.shape != (rows, rows):
+        raise ValueError(f"k_test_test must be of {rows} rows as k_test_train, got {prior.shape}")
+    return prior
 
 
 def _initial(k_train_train: Any, k_test_train: Any) -> tuple[Any, Any]:
@@ -143,8 +148,9 @@ def _initial(k_train_train: Any, k_test_train: Any) -> tuple[Any, Any]:
 
 def asked_modes(get: Any, known: Sequence[str]) -> tuple[str, ...]:
     """The modes that `get` names; ("nngp", "ntk") for None. Raises ValueError for others, none, or one twice."""
-    modes = ("nngp", "ntk") if get is None else (get,) if isinstance(get, str) else tuple(get)
-    if not modes or len(set(modes)) < len(modes) or not set(modes) <= set(known):
+    modes = ("nngp", "ntk") if get is None else tuple(get) if isinstance(get, tuple | list) else (get,)
+    named = bool(modes) and all(isinstance(mode, str) and mode in known for mode in modes)
+    if not named or len(set(modes)) < len(modes):
         raise ValueError(f"get must be one of {', '.join(known)}, a tuple of these or None, got {get!r}")
     return modes
 

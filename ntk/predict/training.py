@@ -11,6 +11,7 @@ from numpy.linalg import LinAlgError
 from numpy.typing import NDArray
 from scipy.linalg import cholesky, eigh, get_lapack_funcs, solve_triangular
 
+from ntk.arrays import within
 from ntk.linalg.smallest import sufficient_ridge
 from ntk.predict.axes import Targets, floating, library, matrix
 from ntk.tracing import concrete
@@ -52,8 +53,8 @@ class TrainingKernel:
         self.argument = argument
         self.name, self.dtype, self.shape, self.absolute = name, floating(kernel), kernel.shape, absolute
         self.kernel = checked(kernel, targets.rows, name)
-        if not 0 <= diag_reg < np.inf:
-            raise ValueError(f"{argument} must be a finite number and not negative, got {diag_reg}")
+        if not within(0, diag_reg, np.inf):
+            raise ValueError(f"{argument} must be a finite number and not negative, got {diag_reg!r}")
         self.mean_diagonal = float(np.trace(self.kernel)) / len(self.kernel)
         self.added = diag_reg * (1 if absolute else self.mean_diagonal)
         self.matrix = self.kernel.copy()

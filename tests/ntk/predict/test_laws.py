@@ -173,11 +173,29 @@ def test_singular_kernels_are_named_and_never_mended() -> None:
         ({"diag_reg": -1.0}, "diag_reg"),
         ({"trace_axes": (0, 1)}, "trace_axes"),
         ({"trace_axes": 2}, "no such axis"),
+        ({"trace_axes": 0.5}, "trace_axes must be an integer"),
+        ({"k_train_train": TRAIN}, "must be one kernel.*\nhint: k.ntk"),
+        ({"k_train_train": 1j * TRAIN.ntk}, "k_train_train must be an array of real numbers, got complex128"),
+        ({"k_train_train": "ntk"}, "k_train_train must be an array of real numbers, got 'ntk'"),
+        ({"y_train": 1j * Y}, "y_train must be .* real"),
+        ({"y_train": None}, "y_train must be .* got None"),
+        ({"y_train": np.ma.masked_array(Y, Y > 0)}, "no masked entries"),
+        ({"y_train": Y[:, 0]}, r"\nhint: y\[:, None\]"),
+        ({"learning_rate": "1"}, "learning_rate must be positive and finite, got '1'"),
     ],
 )
 def test_what_is_wrong_is_said(change, message) -> None:
     with pytest.raises(ValueError, match=message):
-        predict.gradient_descent_mse(**({"k_train_train": TRAIN.ntk, "y_train": Y} | change))
+        predict.gradient_descent_mse(**({"k_train_train": TRAIN.ntk, "y_train": Y} | change))(1.0)
+
+
+def test_lists_are_arrays() -> None:
+    lists = predict.gradient_descent_mse(TRAIN.ntk.tolist(), Y.tolist())([1.0, 2.0], 0, 0, CROSS.ntk.tolist())
+    for got, expected in zip(lists, MSE(np.array([1.0, 2.0]), 0.0, 0.0, CROSS.ntk), strict=True):
+        assert np.array_equal(got, expected)
+    assert np.array_equal(predict.gp_inference(TRAIN.ntk.tolist(), Y.tolist())("ntk"), Y)
+    flow = predict.gradient_descent(lambda f, y: jnp.sum((f - y) ** 2), TRAIN.ntk.tolist(), Y.tolist())
+    assert flow(0.0).shape == Y.shape
 
 
 def test_what_is_asked_must_make_sense() -> None:
@@ -189,8 +207,26 @@ def test_what_is_asked_must_make_sense() -> None:
         MSE(1.0, 0.0, 0.0)
     with pytest.raises(ValueError, match="columns"):
         MSE(1.0, None, 0.0, CROSS.ntk[:, :5])
-    with pytest.raises(ValueError, match="get must be"):
-        predict.gp_inference(TRAIN, Y)("ntkk")
+    with pytest.raises(ValueError, match=r"k_test_train must be one kernel.*\nhint: k.ntk"):
+        MSE(1.0, 0.0, 0.0, CROSS)
+    with pytest.raises(ValueError, match=r"fx_train_0 must be a number or of shape \(12, 2\), got \(7, 2\)"):
+        MSE(1.0, np.zeros((7, 2)))
+    with pytest.raises(ValueError, match=r"fx_test_0 must be a number or of shape \(4, 2\), got \(7, 2\)"):
+        MSE(1.0, 0.0, np.zeros((7, 2)), CROSS.ntk)
+    ensemble = predict.gradient_descent_mse_ensemble(kernel_fn, ROWS, Y)
+    for flow in (MSE, ensemble, predict.gradient_descent(lambda f, y: jnp.sum(f * y), TRAIN.ntk, Y)):
+        with pytest.raises(ValueError, match=r"t must be a time or several, got an empty array"):
+            flow([])
+    with pytest.raises(ValueError, match=r"kernel_fn must be a function, got ndarray"):
+        predict.gradient_descent_mse_ensemble(TRAIN.ntk, ROWS, Y)
+    for size, momentum in ((0, 0.0), (3, 1.0)):
+        with pytest.raises(ValueError, match="momentum must be in"):
+            predict.max_learning_rate(TRAIN.ntk, size, momentum)
+    for get in ("ntkk", (), 3, TRAIN.ntk, ("ntk", "ntk")):
+        with pytest.raises(ValueError, match="get must be"):
+            predict.gp_inference(TRAIN, Y)(get)
+    with pytest.raises(ValueError, match=r"k_test_test must be of 4 rows"):
+        predict.gp_inference(TRAIN, Y)("nngp", CROSS, TRAIN)
     with pytest.raises(ValueError, match="nngp beside ntk"):
         predict.gp_inference(TRAIN.ntk, Y)("ntk", CROSS.ntk, TEST.ntk)
 
