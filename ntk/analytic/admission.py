@@ -75,9 +75,10 @@ def has_weights(layer: Layer) -> bool:
     )
 
 
-def takes_graphs(layer: Layer) -> bool:
-    """Whether any layer in `layer` works on a graph given beside each input."""
-    return any(isinstance(leaf, Aggregate) for leaf in leaves(layer))
+def takes_graphs(layer: Layer, form: str | None = None) -> bool:
+    """Whether any layer in `layer` works on a graph given beside each input, of any form or DENSE or SPARSE."""
+    graphs = [leaf for leaf in leaves(layer) if isinstance(leaf, Aggregate)]
+    return any(form in (None, leaf.implementation) for leaf in graphs)
 
 
 def leaves(layer: Layer) -> list[Layer]:

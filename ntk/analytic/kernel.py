@@ -12,12 +12,14 @@ from jax import Array, lax
 
 from ntk.analytic import inputs
 from ntk.analytic.admission import check_output, takes_graphs
+from ntk.analytic.arguments import floating, given, refuse
 from ntk.analytic.batches import normalises_batches, over_batches
 from ntk.analytic.costs import BLOCK_BYTES, cost
 from ntk.analytic.requirements import needs_full
 from ntk.analytic.results import asked, chosen
 from ntk.analytic.rules import propagate
 from ntk.analytic.state import Covariance
+from ntk.arrays import real
 from ntk.errors import ArchitectureError
 from ntk.stax.combinators import Serial
 from ntk.stax.layer import Layer
@@ -154,14 +156,20 @@ class KernelFn:
     pattern: the graphs of x1 and of x2, (p1, p2), for architectures with `Aggregate`, which says their shape; those of
     x1, p1 or (p1, p1), where x2 is None.
 
-    Raises ArchitectureError for inputs that the architecture cannot take or after which positions are left, ValueError
-    for a `get` that is empty or names another kernel or one twice.
+    Integers and booleans count as float64. Raises ArchitectureError for inputs that the architecture cannot take, that
+    are no real numbers (complex, masked, text, objects) or after which positions are left, and for an edge of a known
+    pattern to a vertex that does not exist; ValueError for a `get` that is empty or names another kernel or one twice,
+    and for arguments of neural_tangents that are not here.
     """
 
     layer: Layer
 
-    def __call__(self, x1: Any, x2: Any = None, get: Any = None, *, pattern: Any = None) -> Any:
+    def __call__(
+        self, x1: Any, x2: Any = None, get: Any = None, *, pattern: Any = None, **not_here: Any
+    ) -> Any:
+        refuse(not_here)
         names = asked(get)
+        x1, x2 = given(x1, "x1"), None if x2 is None else given(x2, "x2")
         graphs = self._graphs(pattern, x2 is None)
         if traced(x1, x2, graphs):
             other = None if x2 is None else jnp.asarray(x2)
@@ -174,8 +182,16 @@ class KernelFn:
     ) -> dict[str, Any]:
         from ntk.analytic.blocks import concrete_kernel
 
-        x1, x2 = _floating(x1), None if x2 is None else _floating(x2)
+        x1, x2 = floating(x1), None if x2 is None else floating(x2)
         check_inputs(self.layer, x1, x2)
+        if graphs is not None and takes_graphs(
+            self.layer, "SPARSE"
+        ):  # compiled functions cannot refuse what is in a pattern
+            jax.eval_shape(
+                lambda x1, x2: outer_kernel(self.layer, x1, x2, names, graphs=graphs)[0],
+                x1,
+                x1 if x2 is None else x2,
+            )
         dtype = np.result_type(x1, x1 if x2 is None else x2)
         if normalises_batches(self.layer):
             with jax.enable_x64(True):  # centring cancels digits: float64 whatever the inputs
@@ -202,7 +218,7 @@ class KernelFn:
         both = pattern if isinstance(pattern, (tuple, list)) else (pattern, pattern if symmetric else None)
         if len(both) != 2 or both[0] is None or (both[1] is None and not symmetric):
             raise ArchitectureError("pattern must be the graphs of x1 and of x2. hint: pattern=(p1, p2)")
-        first, second = both[0], both[0] if both[1] is None else both[1]
+        first, second = (real(both[0] if p is None else p, "pattern", ArchitectureError) for p in both)
         known = not traced(first, second)
         if symmetric and second is not first and known and not np.array_equal(first, second):
             raise ArchitectureError(
@@ -235,10 +251,3 @@ def traced_kernel(
     exact = paired_kernel(layer, x1, x1, names, graphs=graphs, itself=True)
     rows = jnp.arange(x1.shape[0])
     return {name: values[name].at[rows, rows].set(exact[name]) for name in names}
-
-
-def _floating(x: Any) -> np.ndarray:
-    x = np.asarray(x)
-    if x.dtype in (np.float32, np.float64):
-        return x
-    return x.astype(np.float32 if x.dtype.itemsize <= 2 and x.dtype.kind in "fV" else np.float64)

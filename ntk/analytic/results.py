@@ -69,13 +69,12 @@ def asked(get: Any) -> tuple[str, ...]:
 
     Raises ValueError for any other name, for none, and for a name given twice.
     """
-    given = NAMES if get is None else (get,) if isinstance(get, str) else tuple(get)
-    names = tuple(name.lower() if isinstance(name, str) else name for name in given)
-    if not names:
+    given = NAMES if get is None else tuple(get) if isinstance(get, tuple | list) else (get,)
+    if not given:
         raise ValueError(f"get must name at least one of 'nngp' and 'ntk', got {get!r}")
-    for name in names:
-        if name not in NAMES:
-            raise ValueError(f"get must be 'nngp', 'ntk', a tuple of these or None, got {get!r}")
+    names = tuple(name.lower() for name in given if isinstance(name, str))
+    if len(names) < len(given) or not set(names) <= set(NAMES):
+        raise ValueError(f"get must be 'nngp', 'ntk', a tuple of these or None, got {get!r}")
     if len(set(names)) < len(names):
         raise ValueError(f"get must name each kernel once, got {get!r}")
     return names

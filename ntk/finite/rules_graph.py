@@ -9,24 +9,42 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
+from ntk.arrays import real
 from ntk.errors import ArchitectureError
 from ntk.finite.network import apply
 from ntk.stax.graph import Aggregate, check_pattern
+from ntk.tracing import traced
 
 
 def edges(layer: Aggregate, pattern: Any, rows: int, sizes: tuple[int, ...]) -> tuple[Array, Array]:
     """The tails and heads of a SPARSE pattern as numbers of vertices, (rows, edges) each; those of edges that are left
-    out are V, the number of vertices. Raises ArchitectureError for a pattern of another shape."""
+    out are V, the number of vertices. Raises ArchitectureError for a pattern of another shape, and for an edge to a
+    vertex that does not exist in one that is known."""
+    known = None if traced(pattern) else np.asarray(pattern)
     pattern = pattern if isinstance(pattern, Array) else jnp.asarray(pattern)
     check_pattern(layer, pattern.shape, jnp.issubdtype(pattern.dtype, jnp.integer), rows, sizes)
     places = pattern.reshape(*pattern.shape[:2], len(sizes), 2)
+    if known is not None:
+        _check_vertices(known.reshape(places.shape), sizes)
     strides = np.cumprod([1, *sizes[:0:-1]])[::-1].astype(places.dtype)[:, None]
     numbers = jnp.sum(places * strides, axis=-2)
-    # Vertices that do not exist are left out as well: a compiled function cannot refuse them.
+    # Vertices that do not exist are left out as well: of a traced pattern they cannot be refused.
     limits = np.asarray(sizes, places.dtype)[:, None]
     real = jnp.all((places >= 0) & (places < limits), axis=(-2, -1))[..., None]
     numbers = jnp.where(real, numbers, prod(sizes))
     return numbers[..., 0], numbers[..., 1]
+
+
+def _check_vertices(places: np.ndarray, sizes: tuple[int, ...]) -> None:
+    limits = np.asarray(sizes)[:, None]
+    outside = np.any(places >= limits, axis=(-2, -1)) & np.all(places >= 0, axis=(-2, -1))
+    if outside.any():
+        row, edge = (int(i) for i in np.argwhere(outside)[0])
+        tail, head = places[row, edge, :, 0].tolist(), places[row, edge, :, 1].tolist()
+        raise ArchitectureError(
+            f"Aggregate: the vertices of a SPARSE pattern must be below {sizes}, got the edge from {tail} to {head} of "
+            f"input {row}. hint: edges with a negative entry are left out"
+        )
 
 
 def adjacency(layer: Aggregate, pattern: Any, rows: int, sizes: tuple[int, ...], dtype: Any) -> Array:
@@ -39,7 +57,8 @@ def adjacency(layer: Aggregate, pattern: Any, rows: int, sizes: tuple[int, ...],
         tails, heads = edges(layer, pattern, rows, sizes)
         row = jnp.arange(rows)[:, None]
         return jnp.zeros((rows, count, count), dtype).at[row, tails, heads].add(1, mode="drop")
-    dense = jnp.asarray(pattern if layer.to_dense is None else layer.to_dense(pattern))
+    dense = pattern if layer.to_dense is None else layer.to_dense(pattern)
+    dense = jnp.asarray(real(dense, "Aggregate: the pattern", ArchitectureError))
     check_pattern(layer, dense.shape, False, rows, sizes)
     return dense.astype(dtype).reshape(rows, count, count)
 

@@ -20,7 +20,8 @@ class Aggregate(Layer):
     implementation DENSE: a pattern has shape (batch, X₁, …, X_K, X₁, …, X_K), the weight of the edge from the first
     vertex to the second; or any other shape that `to_dense` brings to this one, first axis the batch. SPARSE: integers
     (batch, edges, K, 2), or (batch, edges, 2) where K = 1, tails and heads of edges of weight 1; repeated edges add up,
-    edges with a negative entry are left out.
+    edges with a negative entry are left out. Other vertices that do not exist are refused, or left out where the
+    pattern is traced.
     """
 
     aggregate_axis: int | tuple[int, ...] | None = None

@@ -107,6 +107,49 @@ def test_gradients_are_finite_and_right():
     assert np.isfinite(jax.hessian(lambda t: total(t * x.astype(np.float32)))(1.0))
 
 
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        (1j * rows(3), "got complex128"),
+        (np.ma.masked_array(rows(3), rows(3) > 0), "no masked entries"),
+        (rows(3).astype(object), "got an array of object\nhint: x.astype"),
+        (rows(3).astype(str), "got an array of <U"),
+        ("foo", "got 'foo'"),
+        ("ntk", r"hint: kernel_fn\(x1, None, 'ntk'\)"),
+        ([[1.0, 2.0], [3.0]], "got a list"),
+        (jax.random.key(0), "got an array of key"),
+        (NET.kernel_fn(rows(3)), r"kernels of another kernel_fn\nhint: .*stax.serial\(first, second\)"),
+    ],
+)
+def test_inputs_that_are_no_real_numbers_are_refused(x, message):
+    for call in (lambda: NET.kernel_fn(x), lambda: NET.kernel_fn(rows(3), x)):
+        with pytest.raises(stax.ArchitectureError, match=message):
+            call()
+
+
+def test_complex_numbers_are_refused_where_traced():
+    with pytest.raises(stax.ArchitectureError, match="got complex64"):
+        jax.jit(NET.kernel_fn)(1j * rows(3))
+
+
+def test_integers_booleans_and_lists_are_numbers():
+    signs = rows(3) > 0
+    expected = NET.kernel_fn(signs.astype(float), None, "ntk")
+    for x in (signs, signs.astype(np.int8), signs.tolist(), np.ma.masked_array(signs)):
+        assert np.array_equal(NET.kernel_fn(x, None, "ntk"), expected)
+
+
+def test_arguments_of_neural_tangents_that_are_not_here_are_named():
+    for name in ("mask_constant", "diagonal_batch", "diagonal_spatial"):
+        assert NET.kernel_fn(rows(3), None, "ntk", **{name: None}).shape == (3, 3)
+        with pytest.raises(ValueError, match=f"x1, x2, get and pattern, got {name}=True\nhint"):
+            NET.kernel_fn(rows(3), None, "ntk", **{name: True})
+    with pytest.raises(ValueError, match="got other=None"):
+        NET.kernel_fn(rows(3), other=None)
+    with pytest.raises(ValueError, match=r"get must be .* got 3"):
+        NET.kernel_fn(rows(3), None, 3)
+
+
 def test_inputs_of_wrong_shape_are_refused():
     with pytest.raises(stax.ArchitectureError, match="batch"):
         NET.kernel_fn(np.zeros(3))

@@ -1,5 +1,7 @@
 """Fixed linear maps of positions: the kernel after one is that of inputs mapped beforehand."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -141,5 +143,25 @@ def test_patterns_without_place_are_refused():
         stax.serial(Flatten()).kernel_fn(X1, X2, "nngp", pattern=GRAPHS)
     with pytest.raises(ArchitectureError, match="two kinds of graphs"):
         NETWORK.kernel_fn(X1, None, "ntk", pattern=(GRAPHS[0], 2 * GRAPHS[0]))
+    with pytest.raises(ArchitectureError, match="pattern must be an array of real numbers, got complex128"):
+        NETWORK.kernel_fn(X1, None, "ntk", pattern=1j * GRAPHS[0])
     with pytest.raises(ArchitectureError, match="array of integers"):
         stax.serial(Aggregate(1, implementation="SPARSE")).apply_fn(((),), X1, pattern=GRAPHS[0])
+
+
+@pytest.mark.parametrize("transform", [lambda f: f, jax.jit], ids=["known", "traced"])
+def test_edges_to_vertices_that_do_not_exist_are_refused(transform):
+    net = stax.serial(Aggregate(1, implementation="SPARSE"), Flatten(), stax.Dense(1))
+    _, params = net.init_fn(jax.random.key(0), (-1, *SHAPE))
+    edges, size = np.zeros((len(X1), 2, 2), int), SHAPE[0]
+    edges[1, 1] = -1, size  # left out
+    wrong = edges.copy()
+    wrong[1, 0] = 3, size
+    message = rf"below \({size},\), got the edge from \[3\] to \[{size}\] of input 1"
+    for call in (
+        lambda x, p: net.kernel_fn(x, None, "ntk", pattern=p),
+        lambda x, p: net.apply_fn(params, x, pattern=p),
+    ):
+        assert np.isfinite(transform(partial(call, p=edges))(X1)).all()
+        with pytest.raises(ArchitectureError, match=message):
+            transform(partial(call, p=wrong))(X1)
