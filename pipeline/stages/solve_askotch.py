@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from ntk.linalg import askotch
 from ntk.linalg.gates import Gate
@@ -71,7 +72,10 @@ def _solve_one(
                 state = askotch.look(system, state, operator.matvec(state.w))
             else:
                 rows = askotch.wanted_rows(system, state)
-                state = askotch.step(system, state, rows, *operator.rows_product(rows, state.z))
+                inner, product = operator.rows_product(rows, state.z)
+                # Threads that share a block of a few hundred rows cost more than they do.
+                with threadpool_limits(1, "blas"):
+                    state = askotch.step(system, state, rows, inner, product)
             if state.passes > before.passes or state.steps % STEPS_KEPT == 0 or state.finished:
                 kept.write(state)
                 count(state.passes)
