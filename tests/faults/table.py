@@ -27,7 +27,8 @@ def text(reports: Iterable[Any]) -> str:
     """The rows of these reports of tests as a table, equal ones once; empty when there is none."""
     rows: dict[tuple[str, str], None] = {}
     for report in reports:
-        found = [value for name, value in report.user_properties if name == PROPERTY]
+        # A module that fails at its import is reported without properties.
+        found = [value for name, value in getattr(report, "user_properties", ()) if name == PROPERTY]
         if report.failed and (found or "/faults/" in report.nodeid):
             rows[found[0][0] if found else report.nodeid, "FAILED"] = None
         elif report.skipped and (found or "/faults/" in report.nodeid):
