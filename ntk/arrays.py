@@ -24,16 +24,10 @@ def real(value: Any, name: str, error: type[ValueError] = ValueError) -> Any:
             "hint: fill them (x.filled(0.0)), or leave their rows out"
         )
     try:
-        array = (
-            jnp.asarray(value)
-            if traced(value)
-            else value
-            if isinstance(value, jax.Array)
-            else np.asarray(value)
-        )
+        array = value if isinstance(value, jax.Array) else (jnp if traced(value) else np).asarray(value)
     except (TypeError, ValueError):  # rows of unequal lengths
         raise error(
-            f"{name} must be an array of real numbers, got a {type(value).__name__} that is none"
+            f"{name} must be an array of real numbers, got a {type(value).__name__} that NumPy cannot read as one"
         ) from None
     if any(jnp.issubdtype(array.dtype, kind) for kind in (jnp.floating, jnp.integer, np.bool)):
         return array
@@ -61,6 +55,13 @@ def within(low: float, value: Any, high: float) -> bool:
         return bool(low <= value < high)
     except (TypeError, ValueError):
         return False
+
+
+def random_key(value: Any, name: str) -> Any:
+    """`value` itself. Raises ValueError unless it is an array, as keys of JAX are."""
+    if isinstance(value, jax.Array | np.ndarray):
+        return value
+    raise ValueError(f"{name} must be a key of JAX, got {value!r}\nhint: jax.random.key(0)")
 
 
 def function(value: Any, name: str, hint: str = "") -> Any:

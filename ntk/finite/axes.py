@@ -16,6 +16,8 @@ from typing import Any
 import jax.numpy as jnp
 from jax import Array, lax
 
+from ntk.arrays import axis_numbers
+
 
 class Kind(Enum):
     """What an output axis becomes: two kernel axes, one, or none."""
@@ -27,7 +29,7 @@ class Kind(Enum):
 
 def canonical(axes: int | Iterable[int], ndim: int, name: str) -> tuple[int, ...]:
     """Axes counted from the front. Raises ValueError for one that an output of `ndim` axes lacks, or twice the same."""
-    wanted = (axes,) if isinstance(axes, int) else tuple(axes)
+    wanted = axis_numbers(axes, name)
     for axis in wanted:
         if not -ndim <= axis < ndim:
             raise ValueError(f"{name}: the output has {ndim} axes, got axis {axis}")
@@ -61,6 +63,15 @@ class KernelAxes:
             Kind.TRACE if i in trace else Kind.DIAGONAL if i in diagonal else Kind.FREE for i in range(ndim)
         )
         return cls(kinds, batch)
+
+    def check(self, shape1: Sequence[int], shape2: Sequence[int]) -> None:
+        """Raise ValueError for outputs f(x1) and f(x2) whose axes cannot be paired as they should."""
+        for axis, (kind, n1, n2) in enumerate(zip(self.kinds, shape1, shape2, strict=True)):
+            if kind is not Kind.FREE and n1 != n2:
+                raise ValueError(
+                    f"{kind.name.lower()}_axes pair the entries of f(x1) and f(x2) along axis {axis}, which must be as "
+                    f"many, got {n1} and {n2}"
+                )
 
     @property
     def paired(self) -> bool:

@@ -12,15 +12,18 @@ from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
 from ntk.analytic.results import asked, chosen
+from ntk.arrays import function
 from ntk.finite import jacobians, structured, vector_products
 from ntk.finite.axes import KernelAxes
-from ntk.finite.examples import Examples, read_vmap_axes, split_examples, traced_and_fixed, two_sided
+from ntk.finite.examples import Examples, checked, read_vmap_axes, split_examples, traced_and_fixed, two_sided
 from ntk.finite.tiling import Block, rows_within, tiled
 from ntk.finite.work import Work, work
+from ntk.stax.layer import Layer
 
 Axes = int | Sequence[int]
 
@@ -62,16 +65,19 @@ def empirical_nngp_fn(
     without those between different arrays. kwargs go to f; a tuple of two is one for x1 and one for x2, and a key `rng`
     is split between x1 and x2.
 
-    Raises ValueError for axes that the outputs lack.
+    Raises ValueError for axes that the outputs lack, or cannot be paired along.
     """
+    _check_network(f)
 
     def nngp_fn(x1: Any, x2: Any, params: Any, **apply_fn_kwargs: Any) -> Any:
         kwargs1, kwargs2 = two_sided(apply_fn_kwargs, x2 is None)
+        x1, x2 = checked(x1, "x1"), None if x2 is None else checked(x2, "x2")
         first = f(params, x1, **kwargs1)
         second = first if x2 is None else f(params, x2, **kwargs2)
 
         def contract(out1: Array, out2: Array) -> Array:
             axes = KernelAxes.read(out1.ndim, trace_axes, diagonal_axes)
+            axes.check(out1.shape, out2.shape)
             return axes.finish(axes.contract(out1[None, ..., None], out2[None, ..., None]), out1.shape)
 
         return jax.tree.map(contract, first, second)
@@ -99,10 +105,12 @@ def empirical_ntk_fn(
     Memory: with `vmap_axes`, examples are taken in blocks whose temporaries fit a gigabyte; x2 None computes half
     the blocks. Compiled on first use for each shape; may be called inside `jax.jit`.
 
-    Raises ValueError for an unknown implementation, axes that inputs or outputs lack, and params without any array.
+    Raises ValueError for an unknown implementation, inputs that are no arrays, params without any array, and axes that
+    inputs or outputs lack or cannot be paired along.
 
     Source: Novak, Sohl-Dickstein & Schoenholz 2022, "Fast finite width neural tangent kernel".
     """
+    _check_network(f)
     run = jax.jit(
         partial(_ntk, f, trace_axes, diagonal_axes, vmap_axes, implementation_of(implementation)),
         static_argnames="fixed",
@@ -110,6 +118,7 @@ def empirical_ntk_fn(
 
     def ntk_fn(x1: Any, x2: Any, params: Any, **apply_fn_kwargs: Any) -> Any:
         traced, fixed = traced_and_fixed(apply_fn_kwargs)
+        x1, x2 = checked(x1, "x1"), None if x2 is None else checked(x2, "x2")
         return run(x1, x2, params, traced, fixed=fixed)
 
     return ntk_fn
@@ -137,6 +146,10 @@ def empirical_kernel_fn(
     return kernel_fn
 
 
+def _check_network(f: Any) -> None:
+    function(f, "f", "that of a layer is layer.apply_fn" if isinstance(f, Layer) else "")
+
+
 def _ntk(
     f: Callable[..., Any],
     trace_axes: Axes,
@@ -153,6 +166,12 @@ def _ntk(
         raise ValueError("params has no arrays to take derivatives along")
     kwargs1, kwargs2 = two_sided({**traced, **dict(fixed)}, x2 is None)
     outputs = jax.eval_shape(lambda p, x: f(p, x, **kwargs1), params, x1)
+    # Of the shape of the NTK; axes that cannot be paired are refused on the way.
+    like = jax.eval_shape(
+        lambda: empirical_nngp_fn(f, trace_axes, diagonal_axes)(x1, x2, params, **traced, **dict(fixed))
+    )
+    if not all(leaf.size for leaf in jax.tree.leaves(like)):
+        return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), like)
     places = read_vmap_axes(vmap_axes, x1, kwargs1, outputs)
     one = split_examples(f, x1, kwargs1, places)
     two = one if x2 is None else split_examples(f, x2, kwargs2, places)

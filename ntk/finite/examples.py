@@ -133,6 +133,14 @@ def two_sided(kwargs: dict[str, Any], symmetric: bool) -> tuple[dict[str, Any], 
     return first, second
 
 
+def checked(x: Any, name: str) -> Any:
+    """`x` itself, an array or a tree with arrays. Raises ValueError for anything else."""
+    if any(isinstance(leaf, Array | np.ndarray) for leaf in jax.tree.leaves(x)):
+        return x
+    got = repr(x) if x is None or isinstance(x, str) else f"a {type(x).__name__}"
+    raise ValueError(f"{name} must be an array or a tree of arrays, got {got}\nhint: numpy.asarray({name})")
+
+
 def traced_and_fixed(kwargs: dict[str, Any]) -> tuple[dict[str, Any], tuple[tuple[str, Any], ...]]:
     """Keyword arguments made of arrays, and the rest (flags, names), which a compiled function is compiled for."""
 

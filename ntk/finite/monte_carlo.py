@@ -15,9 +15,10 @@ import numpy as np
 from jax import Array, random
 
 from ntk.analytic.results import asked, chosen
+from ntk.arrays import function, random_key
 from ntk.finite.axes import KernelAxes, Kind
 from ntk.finite.empirical import Axes, NtkImplementation, empirical_kernel_fn, implementation_of
-from ntk.finite.examples import traced_and_fixed
+from ntk.finite.examples import checked, traced_and_fixed
 from ntk.tracing import traced
 
 
@@ -59,6 +60,11 @@ class MonteCarloKernelFn:
         Means and sums of squared deviations are updated sample by sample (Welford 1962), so memory does not grow.
         """
         names = asked(get)
+        x1, x2 = checked(x1, "x1"), None if x2 is None else checked(x2, "x2")
+        if "rng" in apply_fn_kwargs:
+            raise ValueError(
+                "rng: each network draws its own\nhint: monte_carlo_kernel_fn(init_fn, apply_fn, key, n_samples)"
+            )
         mean, squares, xp = None, None, np
         for count, sample in enumerate(self._samples(x1, x2, names, apply_fn_kwargs), 1):
             if mean is None:
@@ -229,8 +235,12 @@ def monte_carlo_kernel_fn(
     arrays. trace_axes, diagonal_axes, vmap_axes, implementation: as in `empirical_ntk_fn`. Everything is compiled
     here; neither function nor result needs `jax.jit`, inside of which samples stay on its device.
 
-    Raises ValueError for n_samples or batch_size that are no positive integers and more devices than there are.
+    Raises ValueError for n_samples or batch_size that are no positive integers, more devices than there are, a key that
+    is none, inputs that are no arrays, and a keyword argument `rng` of the kernel function.
     """
+    for name, value in (("init_fn", init_fn), ("apply_fn", apply_fn)):
+        function(value, name)
+    random_key(key, "key")
     generates = not isinstance(n_samples, (int, np.integer))
     counts: Sequence[Any] = sorted(set(n_samples)) if generates else [n_samples]  # type: ignore[arg-type]
     if not counts or any(

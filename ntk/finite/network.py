@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, random
 
+from ntk.arrays import random_key, real
 from ntk.errors import ArchitectureError
 from ntk.stax.combinators import Parallel, Serial
 from ntk.stax.layer import Layer
@@ -82,23 +83,64 @@ def initializer(layer: Layer) -> Callable[..., Any]:
     from ntk.finite import rules
 
     def init_fn(key: Key, input_shape: Any) -> tuple[Any, Any]:
-        many = isinstance(input_shape[0], (tuple, list))
-        shapes = input_shape if many else (input_shape,)
-        signals = tuple(entry(tuple(shape[1:])) for shape in shapes)
-        incoming: Signals = signals if many else signals[0]
+        random_key(key, "key")
+        incoming = _incoming(input_shape)
         after = trace(layer, incoming)
-        batch = shapes[0][0]
+        batch = (input_shape[0] if isinstance(incoming, tuple) else input_shape)[0]
         out = [(batch, *s.shape) for s in after] if isinstance(after, tuple) else (batch, *after.shape)
         return out, rules.init(layer, key, incoming)
 
     return init_fn
 
 
+def _incoming(shape: Any) -> Signals:
+    """The signals of inputs of that shape, or of those of a list."""
+    if isinstance(shape, tuple | list) and shape and all(isinstance(one, tuple | list) for one in shape):
+        return tuple(_signal(one) for one in shape)
+    return _signal(shape)
+
+
+def _signal(shape: Any) -> Signal:
+    if not isinstance(shape, tuple | list) or len(shape) < 2:
+        raise ArchitectureError(f"inputs must have shape (batch, *spatial, channels), got {shape!r}")
+    return entry(tuple(shape[1:]))
+
+
 def forward(layer: Layer) -> Callable[..., Any]:
-    """``apply_fn(params, x, rng=None, pattern=None)``: see `apply`."""
+    """``apply_fn(params, x, rng=None, pattern=None)``: see `apply`.
+
+    Raises ArchitectureError for inputs that are no real numbers, or do not go with the architecture or `params`.
+    """
     from ntk.finite import rules  # registers the rules of every layer
 
     def apply_fn(params: Any, x: Any, **kwargs: Any) -> Any:
-        return rules.apply(layer, params, jax.tree.map(jnp.asarray, x), **kwargs)
+        x = jax.tree.map(lambda a: jnp.asarray(real(a, "x", ArchitectureError)), x)
+        try:
+            return rules.apply(layer, params, x, **kwargs)
+        except (AttributeError, TypeError, ValueError) as error:
+            if not isinstance(error, ArchitectureError):
+                try:
+                    _check_fit(layer, params, x)
+                except ArchitectureError as misfit:
+                    raise misfit from None
+            raise
 
     return apply_fn
+
+
+def _check_fit(layer: Layer, params: Any, x: Any) -> None:
+    """Raise ArchitectureError unless init_fn makes such params for such inputs."""
+    shapes = jax.tree.map(jnp.shape, x)
+    if not all(isinstance(a, Array) for a in (x if isinstance(x, tuple | list) else [x])):
+        raise ArchitectureError(f"x must be inputs or a tuple of such, got arrays of shapes {shapes}")
+    incoming = _incoming(shapes)
+    trace(layer, incoming)
+    wanted = jax.eval_shape(lambda key: init(layer, key, incoming), random.key(0))
+    if jax.tree.structure(params) != jax.tree.structure(wanted):
+        raise ArchitectureError("params must be those that init_fn of this architecture makes, as a whole")
+    for (path, need), have in zip(jax.tree.leaves_with_path(wanted), jax.tree.leaves(params), strict=True):
+        if need.shape != jnp.shape(have):
+            raise ArchitectureError(
+                f"params{jax.tree_util.keystr(path)} has shape {jnp.shape(have)}, inputs of shape "
+                f"{shapes} need {need.shape}: params and inputs do not go together"
+            )

@@ -192,9 +192,58 @@ def test_bad_arguments_are_named():
         ntk.empirical_nngp_fn(NET.apply_fn, 2)(X1, None, PARAMS)
     with pytest.raises(ValueError, match="vmap_axes of the inputs"):
         ntk.empirical_ntk_fn(NET.apply_fn, vmap_axes=5)(X1, None, PARAMS)
+    for of_kernel, axes in ((ntk.empirical_nngp_fn, {}), (ntk.empirical_ntk_fn, {"vmap_axes": 0})):
+        for name in ("trace_axes", "diagonal_axes"):
+            kernel_fn = of_kernel(NET.apply_fn, **{"trace_axes": (), name: 0, **axes})
+            with pytest.raises(ValueError, match=rf"{name} pair .* along axis 0, .* got {len(X1)} and 1"):
+                kernel_fn(X1, X1[:1], PARAMS)
+        with pytest.raises(ValueError, match=r"f must be a function, got Serial\nhint: .* layer.apply_fn"):
+            of_kernel(NET)
+        with pytest.raises(ValueError, match="x1 must be an array or a tree of arrays, got a list"):
+            of_kernel(NET.apply_fn)(X1.tolist(), None, PARAMS)
+    with pytest.raises(ValueError, match=r"trace_axes must be an integer .* got 0.5"):
+        ntk.empirical_nngp_fn(NET.apply_fn, 0.5)(X1, None, PARAMS)
     with pytest.raises(ValueError, match="no arrays"):
         ntk.empirical_ntk_fn(lambda params, x: x)(X1, None, ())
     assert ntk.NtkImplementation["AUTO"] == 0
+
+
+@pytest.mark.parametrize("implementation", ntk.NtkImplementation)
+@pytest.mark.parametrize("vmap_axes", [0, None])
+def test_no_rows_have_an_empty_kernel(implementation, vmap_axes):
+    ntk_fn = ntk.empirical_ntk_fn(NET.apply_fn, (), vmap_axes=vmap_axes, implementation=implementation)
+    outputs = NET.apply_fn(PARAMS, X1).shape[1]
+    for x1, x2 in ((X1[:0], None), (X1, X1[:0]), (X1[:0], X1)):
+        other = x1 if x2 is None else x2
+        assert ntk_fn(x1, x2, PARAMS).shape == (len(x1), len(other), outputs, outputs)
+
+
+@pytest.mark.parametrize(
+    ("params", "x", "message"),
+    [
+        (
+            PARAMS,
+            X1[..., :-1],
+            r"params\[0\]\[0\] has shape .* inputs of shape .*: params and inputs do not go",
+        ),
+        (PARAMS[:-1], X1, "params must be those that init_fn"),
+        (X1, PARAMS, "x must be inputs or a tuple of such"),
+        (PARAMS, 1j * X1, "x must be an array of real numbers, got complex"),
+    ],
+)
+def test_params_and_inputs_that_do_not_go_together(params, x, message):
+    with pytest.raises(stax.ArchitectureError, match=message):
+        NET.apply_fn(params, x)
+
+
+def test_networks_start_from_keys_and_shapes():
+    with pytest.raises(ValueError, match=r"key must be a key of JAX, got 0\nhint"):
+        NET.init_fn(0, (-1, 3))
+    for shape in (3, (), (-1,), "ab"):
+        with pytest.raises(
+            stax.ArchitectureError, match=r"must have shape \(batch, \*spatial, channels\), got"
+        ):
+            NET.init_fn(jax.random.key(0), shape)
 
 
 def test_auto_takes_products_for_many_outputs_of_shared_weights():

@@ -91,5 +91,11 @@ def test_bad_arguments_are_named():
         sampler(1, device_count=1000)
     with pytest.raises(ValueError, match="implementation"):
         sampler(1, implementation="FAST")
+    with pytest.raises(ValueError, match=r"rng: .*\nhint: .* key"):
+        sampler(1)(X, Y, rng=jax.random.key(0))
+    with pytest.raises(ValueError, match="key must be a key of JAX, got 0"):
+        ntk.monte_carlo_kernel_fn(lambda key, shape: shape, lambda params, x: x, 0, 1)
+    with pytest.raises(ValueError, match="x2 must be an array or a tree of arrays, got a list"):
+        sampler(1)(X, [[1.0]])
     with pytest.raises(ValueError, match="axis of examples"):
         sampler(1, batch_size=2, diagonal_axes=(0,))(X)
