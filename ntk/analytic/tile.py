@@ -23,11 +23,11 @@ import numpy as np
 from ntk.analytic import spatial
 from ntk.analytic.admission import check_rows_alone, check_weights
 from ntk.analytic.compiled import compiled
-from ntk.analytic.costs import cost
-from ntk.analytic.kernel import block_within, check_inputs, outer_kernel, paired_kernel
+from ntk.analytic.exact_pairs import ExactPairs, joined
+from ntk.analytic.kernel import block_within, check_inputs, outer_kernel
 from ntk.analytic.mirror import mirror, transpose_into
-from ntk.analytic.range import blanked
 from ntk.analytic.results import asked
+from ntk.analytic.sides import DeviceSide, Side, both, pad, padded
 from ntk.analytic.staging import Staged, staged
 from ntk.analytic.strips import Vectors, block_rows, outer_in_strips, padded_to, shared_out, strip_kernel
 from ntk.stax.layer import Layer
@@ -39,20 +39,10 @@ _DOUBT_LIMIT = 0.02
 #: Share of a float32 block in doubt above which its doubtful entries come from a float64 one rather than one by one:
 #: of vectors, whose pairs cost hundreds of times as much one by one, and of inputs with positions.
 _WHOLE_BLOCK = {"vectors": 0.0025, "positions": 0.1}
-#: Pairs per call of the exact paired kernel: for the handful of a block that is in doubt, and for rows with themselves.
-_PAIRS, _ROWS = 64, 512
-#: The first of these for inputs with positions on a CPU, which fill its caches sooner.
-_PAIRS_OF_POSITIONS = 16
-#: Bytes of temporaries of such a call: with residuals a pair takes about twice what its covariances alone take.
-_PAIRS_BYTES = 2**27
 #: Rows of a block where pairs of inputs with positions go through the plain interpreter.
 _BLOCK_OF_POSITIONS = 64
 
 
-Side = tuple[np.ndarray, ...]
-DeviceSide = tuple[jax.Array, ...]
-"""What is known of some rows: (inputs,), or (inputs, graphs) for an architecture with Aggregate; rows first. On the
-device they are padded to the tile."""
 Loaded = DeviceSide | Vectors
 Corner = tuple[int, int]
 """Indices of a block of rows of either side."""
@@ -65,30 +55,13 @@ _quiet = np.errstate(over="ignore", invalid="ignore")
 @lru_cache(maxsize=256)
 def _outer(layer: Layer, names: tuple[str, ...], block: tuple[int, int]) -> Any:
     def run(side1: DeviceSide, side2: DeviceSide) -> dict[str, jax.Array]:
-        x1, x2, graphs = _both(side1, side2)
+        x1, x2, graphs = both(side1, side2)
         values, doubt = outer_kernel(layer, x1, x2, names, graphs=graphs, doubting=True, block=block)
         assert doubt is not None
         hole = doubt if doubt.dtype == bool else doubt > _DOUBT_LIMIT
         return {name: jnp.where(hole, jnp.nan, value) for name, value in values.items()}
 
     return compiled(run)
-
-
-@lru_cache(maxsize=256)
-def _paired(layer: Layer, names: tuple[str, ...], itself: bool) -> Any:
-    def run(side1: DeviceSide, side2: DeviceSide) -> dict[str, jax.Array]:
-        x1, x2, graphs = _both(side1, side2)
-        return paired_kernel(layer, x1, x2, names, graphs=graphs, itself=itself)
-
-    return compiled(run)
-
-
-def _both(
-    side1: DeviceSide, side2: DeviceSide
-) -> tuple[jax.Array, jax.Array, tuple[jax.Array, jax.Array] | None]:
-    """The inputs of two sides and their graphs, if there are any."""
-    (x1, *graph1), (x2, *graph2) = side1, side2
-    return x1, x2, (graph1[0], graph2[0]) if graph1 else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +119,7 @@ class TileKernel:
         self._whole = part_of or tile
         self.grain = self._block_rows()
         self.divisible = spatial.device() != "cpu"
+        self._exact = ExactPairs(architecture, self.input_shape, self.names, self._staged, self.grain)
         if part_of is not None and tile % self.grain:
             raise ValueError(f"parts of a tile must be multiples of {self.grain} rows, got {tile}")
 
@@ -166,7 +140,7 @@ class TileKernel:
         with jax.enable_x64(True):
             if len(side) == 1 and self._in_strips():
                 return Vectors.of(side[0], dtype, self.grain)
-            return _padded(side, padded_to(self.tile, self.grain), dtype)
+            return padded(side, padded_to(self.tile, self.grain), dtype)
 
     def __call__(self, x1: np.ndarray | Rows, x2: np.ndarray | Rows | None = None) -> dict[str, np.ndarray]:
         """The kernels of x1 (n1 ≤ tile, \\*input_shape) with x2, or with itself when x2 is None.
@@ -237,7 +211,7 @@ class TileKernel:
         for top in range(0, len(side[0]), self.grain):
             rows = np.arange(top, min(top + self.grain, len(side[0])))
             parts.append(self._exact(side, side, rows, rows, itself=True))
-        return {name: _joined([part[name] for part in parts]).astype(self.dtype) for name in self.names}
+        return {name: joined([part[name] for part in parts]).astype(self.dtype) for name in self.names}
 
     def _blocks(self, n1: int, n2: int, *, symmetric: bool) -> list[Corner]:
         """The blocks that hold an entry, of a symmetric tile one above the diagonal or on it."""
@@ -289,7 +263,7 @@ class TileKernel:
         corners = corners[[(i // self.grain, j // self.grain) in inside for i, j in corners.tolist()]]
         most = (len(x1) // size.b1) * (len(x2) // size.b2)
         return spatial.outer(plan, self.names, size, self.grain, _DOUBT_LIMIT)(
-            x1, x2, _pad(corners, most, np.int32), np.int32(len(corners))
+            x1, x2, pad(corners, most, np.int32), np.int32(len(corners))
         )
 
     def _in_strips(self) -> bool:
@@ -366,40 +340,6 @@ class TileKernel:
                 found[i, j] = rows + top, columns + left
         return found
 
-    def _exact(
-        self, side1: Side, side2: Side, rows: np.ndarray, columns: np.ndarray, itself: bool = False
-    ) -> dict[str, np.ndarray]:
-        """float64 kernels of row rows[i] of one side with row columns[i] of the other; `itself`: of neighbouring rows
-        with themselves."""
-        run = (
-            _paired(self.architecture, self.names, itself)
-            if self._staged is None
-            else spatial.paired(self._staged, self.names, itself)
-        )
-        size = self._pairs(itself)
-        parts: list[dict[str, np.ndarray]] = []
-        with jax.enable_x64(True):
-            for start in range(0, len(rows), size):
-                one, two = rows[start : start + size], columns[start : start + size]
-                if itself:  # neighbours in memory, which need not be gathered
-                    one = two = slice(one[0], one[-1] + 1)
-                first = _padded(tuple(a[one] for a in side1), size, np.float64)
-                second = first if itself else _padded(tuple(a[two] for a in side2), size, np.float64)
-                part = run(first, second)
-                count = len(rows[start : start + size])
-                parts.append({name: np.asarray(value)[:count] for name, value in part.items()})
-        return {name: _joined([part[name] for part in parts]) for name in self.names}
-
-    def _pairs(self, itself: bool) -> int:
-        """Pairs per call of the paired kernel within the memory of a block. One size for every call: values depend on
-        it in the last bit."""
-        wanted = shared_out(self.grain, _ROWS) if itself else _PAIRS
-        if self._staged is not None:
-            on_cpu = spatial.device() == "cpu" and not itself
-            return spatial.pairs_at_once(self._staged, _PAIRS_OF_POSITIONS if on_cpu else wanted)
-        per_pair = 2 * cost(self.architecture, self.input_shape, get=self.names).bytes_per_pair
-        return max(1, min(wanted, int(_PAIRS_BYTES / per_pair)))
-
     def _check(self, x: np.ndarray, rows: bool = True) -> None:
         if x.shape[1:] != self.input_shape:
             raise ValueError(
@@ -409,27 +349,5 @@ class TileKernel:
             raise ValueError(f"at most {self.tile} rows make a tile, got {len(x)}")
 
 
-def _joined(parts: list[np.ndarray]) -> np.ndarray:
-    return np.concatenate(parts) if parts else np.empty(0)
-
-
 def _writable(array: np.ndarray) -> np.ndarray:
     return array if array.flags.writeable else array.copy()
-
-
-def _padded(side: Side, rows: int, dtype: Any) -> DeviceSide:
-    """`_pad` of inputs in `dtype` and of graphs, those of integers as they are."""
-    x, *graphs = side
-    return (
-        _pad(blanked(x.astype(dtype, copy=False)), rows, dtype),
-        *(_pad(g, rows, dtype if g.dtype.kind == "f" else g.dtype) for g in graphs),
-    )
-
-
-def _pad(x: np.ndarray, rows: int, dtype: Any) -> jax.Array:
-    """x with rows of zeros below, on the device. Call it where 64-bit types are enabled."""
-    if len(x) == rows:
-        return jnp.asarray(x, dtype)
-    padded = np.zeros((rows, *x.shape[1:]), dtype)
-    padded[: len(x)] = x
-    return jnp.asarray(padded)
