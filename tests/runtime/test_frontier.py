@@ -45,7 +45,8 @@ class FrontierMachine(RuleBasedStateMachine):
         self.handed_out = set(earlier)
 
     def is_blocked(self, key: str) -> bool:
-        return any(dep in self.failed or self.is_blocked(dep) for dep in self.tasks[key].deps)
+        open_deps = (dep for dep in self.tasks[key].deps if dep not in self.done)
+        return any(dep in self.failed or self.is_blocked(dep) for dep in open_deps)
 
     def ready(self) -> list[str]:
         open_keys = set(self.tasks) - self.done - self.failed - self.running

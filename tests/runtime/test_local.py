@@ -74,13 +74,14 @@ def gone(pids: list[int], seconds: float) -> bool:
 
 
 def test_a_short_life_is_quick_and_quiet(tmp_path: Path) -> None:
-    """0.9 s to the first result and 0.03 s for the end when nothing else runs; nothing on stderr."""
+    """0.9 s to the first result and 0.03 s for the end when nothing else runs, longer beside other work; nothing on
+    stderr."""
     program = start_program(tmp_path, 1, 0.0)
     out, err = program.communicate(timeout=60)
     first, end = map(float, out.splitlines()[-1].split())
     assert (program.returncode, err) == (0, "")
-    assert first < 5
-    assert end < 1
+    assert first < 10
+    assert end < 3
 
 
 @pytest.mark.parametrize(("kind", "seconds"), [("sleep", 0.05), ("sleep", 60.0), ("clutches", 60)])
