@@ -67,6 +67,10 @@ class Layer:
     def __iter__(self) -> Iterator[Any]:
         return iter((self.init_fn, self.apply_fn, self.kernel_fn))
 
+    def __getitem__(self, index: Any) -> Any:
+        """``layer[0]``, ``layer[1]``, ``layer[2]``: what it unpacks into."""
+        return tuple(self)[index]
+
     @property
     def init_fn(self) -> Callable[..., Any]:
         """``init_fn(key, input_shape) -> (output_shape, params)``; input_shape leads with the batch size or -1."""

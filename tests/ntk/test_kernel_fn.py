@@ -19,6 +19,7 @@ def rows(n, d=5, seed=0):
 
 def test_unpacks_into_three_functions_and_names_its_results():
     init_fn, apply_fn, kernel_fn = NET
+    assert NET[2] == NET[-1] == kernel_fn
     shape, params = init_fn(jax.random.key(0), (-1, 5))
     assert shape == (-1, 1)
     assert apply_fn(params, rows(3)).shape == (3, 1)
