@@ -75,6 +75,9 @@ def load(config: Data) -> Inputs:
         DataWarning: duplicate rows; zero rows under `normalize: sphere`.
     """
     x, y = _source(config.train, "data.train", config.task)
+    _check_rows(x)
+    # Before rows are held out, so that messages number them as the file does.
+    y = _readable(y, "data.train.y", config.task)
     if config.split is not None:
         x, y, x_test, y_test = _hold_out(x, y, config.split, config.task)
     elif config.test is not None:
@@ -89,8 +92,7 @@ def load(config: Data) -> Inputs:
     else:
         x_test, y_test = x[:0], None
     x, x_test = _reshape(x, config, "data.train.x"), _reshape(x_test, config, "data.test.x")
-    if len(x) < 2:
-        raise InputError(f"data.train.x: needs at least 2 rows, got {len(x)}")
+    _check_rows(x)
     y, y_test, classes = _encode(y, y_test, config.task)
     x, x_test = _normalize(x, x_test, config.normalize)
     _warn_duplicates(x)
@@ -260,14 +262,25 @@ def _hold_out(x: np.ndarray, y: np.ndarray | None, split: Split, task: str) -> t
     return (x[kept], None, x[held], None) if y is None else (x[kept], y[kept], x[held], y[held])
 
 
+def _check_rows(x: np.ndarray) -> None:
+    if len(x) < 2:
+        raise InputError(f"data.train.x: needs at least 2 rows, got {len(x)}")
+
+
+def _readable(y: np.ndarray | None, field: str, task: str) -> np.ndarray | None:
+    """Targets as numbers (rows, outputs), or labels (rows,), as the task wants them."""
+    if y is None or task == "none":
+        return y
+    return _targets(y, field) if task == "regression" else _labels(y, field)
+
+
 def _encode(y: np.ndarray | None, y_test: np.ndarray | None, task: str) -> tuple[Any, Any, tuple[str, ...]]:
     """Targets as float64 (rows, outputs): centred one-hot for classes, (1 − 1/C on the class, −1/C elsewhere)."""
     if task == "none" or y is None:
         return None, None, ()
     if task == "regression":
-        return _targets(y, "data.train.y"), None if y_test is None else _targets(y_test, "data.test.y"), ()
-    labels = _labels(y, "data.train.y")
-    classes = np.unique(labels)
+        return y, _readable(y_test, "data.test.y", task), ()
+    labels, classes = y, np.unique(y)
     if len(classes) < 2:
         raise InputError(
             f"data.train.y: classification needs at least 2 classes, got {len(classes)}: {classes[:1].tolist()}"

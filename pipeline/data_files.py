@@ -27,7 +27,8 @@ def read_array(location: str, field: str, *, drop: str | None = None) -> np.ndar
     if any(name.endswith(".zarr") for name in path.parts) and not path.is_file():
         return _zarr(path, field)
     if not path.is_file():
-        raise InputError(f"{field}: {file}: no such file")
+        what = "is a directory" if path.is_dir() else "no such file"
+        raise InputError(f"{field}: {file}: {what}", hint=f"name a file, of {FORMATS}")
     readers = {".npy": _npy, ".npz": _npz, ".csv": _csv}
     reader = readers.get(path.suffix.lower())
     if reader is None:
@@ -137,7 +138,14 @@ def _zarr(path: Path, field: str) -> np.ndarray:
 
 def _unreadable(field: str, path: Path, error: Exception) -> InputError:
     text = str(error).split("\n")[0]
+    # What is none of its files NumPy takes for a pickle.
     if "pickle" in text.lower():
+        with path.open("rb") as stream:
+            if not stream.read(6).startswith((b"\x93NUMPY", b"PK")):
+                return InputError(
+                    f"{field}: {path}: is no file of NumPy's, whatever its name",
+                    hint=f"formats are {FORMATS}",
+                )
         return InputError(
             f"{field}: {path}: holds pickled objects, which are never loaded",
             hint="save plain numbers with numpy.save(..., allow_pickle=False)",

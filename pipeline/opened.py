@@ -148,8 +148,13 @@ class Run:
     @property
     def predictions(self) -> np.ndarray:
         """Predictions for the held-out rows with the chosen ridge, float64 (rows, outputs)."""
-        path = self._whole(PREDICTIONS, "predict")
-        return path[self.metrics["predict"]["chosen"]["index"]]
+        path, known = self._whole(PREDICTIONS, "predict"), self.metrics.get("predict")
+        if known is None:
+            raise InputError(
+                f"{self.directory}: the predictions are not of the present coefficients",
+                hint="the predict stage has to run again",
+            )
+        return path[known["chosen"]["index"]]
 
     @property
     def predictions_in_training(self) -> np.ndarray:

@@ -177,8 +177,17 @@ def test_bad_files(xy: Any) -> None:
     np.save(folder / "one.npy", x[:, 0])
     np.save(folder / "short.npy", y[:-1])
     np.save(folder / "wide.npy", np.ones((3, 6)))
+    (folder / "text.npy").write_text("hello")
+    y_nan = y.astype(np.float64)
+    y_nan[2] = np.nan
+    np.save(folder / "y-nan.npy", y_nan)
     zarr.open_group(folder / "g.zarr", mode="w").create_array("x", data=x)
     refused(folder, "no such file", train=at(x="absent.npy", y="y.npy"))
+    refused(folder, "is a directory", train=at(x="", y="y.npy"))
+    refused(folder, "no file of NumPy's", train=at(x="text.npy", y="y.npy"))
+    for task in ("regression", "classification"):  # the row of the file, not of what the split leaves
+        bad = at(x="x.npy", y="y-nan.npy")
+        refused(folder, "data.train.y: NaN .* 1 of 30 rows: 2", train=bad, task=task, split={"test": 0.2})
     refused(folder, "cannot be read", train=at(x="cut.npy", y="y.npy"))
     refused(folder, "cannot be read", train=at(x="empty.npy", y="y.npy"))
     refused(folder, r"words.csv:2: 'x' is not a number", train=at(x="words.csv", y="y.npy"))
