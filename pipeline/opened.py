@@ -91,7 +91,8 @@ def _require_fits(name: str, shape: tuple[int, ...], dtype: np.dtype, limit: str
 
 
 class Run:
-    """A run directory opened for reading. Every value is checked against its record as it is read.
+    """A run directory opened for reading. Every value is checked against its record as it is read, and results of
+    another configuration than the present one are refused.
 
     Attributes:
         directory: the run directory.
@@ -148,13 +149,8 @@ class Run:
     @property
     def predictions(self) -> np.ndarray:
         """Predictions for the held-out rows with the chosen ridge, float64 (rows, outputs)."""
-        path, known = self._whole(PREDICTIONS, "predict"), self.metrics.get("predict")
-        if known is None:
-            raise InputError(
-                f"{self.directory}: the predictions are not of the present coefficients",
-                hint="the predict stage has to run again",
-            )
-        return path[known["chosen"]["index"]]
+        path = self._whole(PREDICTIONS, "predict")
+        return path[self.metrics["predict"]["chosen"]["index"]]
 
     @property
     def predictions_in_training(self) -> np.ndarray:
@@ -176,6 +172,8 @@ class Run:
         self.journal.refresh()
         if not self.journal.records(name):
             raise InputError(f"{self.directory}: no {name} yet", hint=f"the {stage} stage has not stored it")
+        if (facts := rundir.resolved(self.directory)) is not None:
+            rundir.refuse_stale(self.directory, facts, self.journal, stage)
         return self.store.read_all(name)
 
 

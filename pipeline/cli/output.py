@@ -54,6 +54,8 @@ def reporting(as_json: bool) -> Iterator[None]:
             return
         except PipelineError as error:
             failure = error
+        except BrokenPipeError:  # whoever reads has seen enough: Typer ends quietly
+            raise
         except OSError as error:
             failure = InputError(f"{error.filename or 'a file'}: {error.strerror or error}")
         except typer.Exit:

@@ -58,6 +58,7 @@ class Side:
                 f"{directory}: stores no spectrum{f' of {kernel}' if kernel else ''} ({stored})",
                 hint="`ntk spectrum` computes the spectra of the kernels in kernel.get",
             )
+        rundir.refuse_stale(directory, facts, store.journal, "spectrum")
         grid = TileGrid(facts["rows"]["train"], facts["tile"])
         return cls(directory, kernel or found[0], store, grid, facts["fields"][ROWS_FIELD])
 
@@ -90,7 +91,7 @@ def compare(first: str, second: str) -> dict[str, Any]:
         between their leading eigenvectors (degrees, ascending, each with its rank) and the centred kernel alignment.
 
     Raises:
-        InputError: a run or its spectrum is not there.
+        InputError: a run or its spectrum is not there, or the spectrum is of another configuration.
         TileError: a stored tile is missing or damaged.
     """
     a, b = Side.open(first), Side.open(second)

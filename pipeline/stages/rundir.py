@@ -11,9 +11,10 @@ from pipeline.config import yaml
 from pipeline.config.load import RESOLVED
 from pipeline.config.model import RunConfig
 from pipeline.errors import InputError
-from pipeline.stages.depends import Depends, differences
+from pipeline.stages.depends import Depends, differences, fingerprint
 from pipeline.store.faults import disk_error
 from pipeline.store.files import replace_file
+from pipeline.store.journal import Journal
 from pipeline.store.layout import RunLayout
 from pipeline.store.place import Place
 
@@ -61,6 +62,23 @@ def refuse_other(directory: Place, stored: dict[str, Any], identity: Depends) ->
             hint="give another --out, or remove that directory if you no longer need it; "
             "`ntk gram --extend` adds rows to a run",
         )
+
+
+def refuse_stale(directory: Place, facts: dict[str, Any], journal: Journal, stage: str) -> None:
+    """Stop when what is stored of a stage was computed for another configuration than the present one.
+
+    Raises:
+        InputError: naming the fields that differ.
+    """
+    now = stored_fields(facts, facts["stages"].get(stage, []))
+    record = journal.stage(stage)
+    if record is None or record.fingerprint == fingerprint(now):
+        return
+    changed = differences(record.metrics["depends"], now) if now else [f"this run has no {stage} stage"]
+    raise InputError(
+        f"{directory}: what is stored of the {stage} stage is stale\n  " + "\n  ".join(changed),
+        hint=f"`ntk {stage} RUN.yaml` computes it again",
+    )
 
 
 def stored_fields(facts: dict[str, Any], names: list[str]) -> Depends:

@@ -106,7 +106,7 @@ def test_workers_leave_a_terminal_s_interrupt_to_the_coordinator(tmp_path: Path)
     began = time.monotonic()
     os.killpg(program.pid, signal.SIGINT)
     _, err = program.communicate(timeout=10)
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 8
     assert "Interrupted: stopped by SIGINT" in err
     assert "worker" not in err.replace("worker_", "")
     assert gone(workers, 1)

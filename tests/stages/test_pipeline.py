@@ -15,6 +15,7 @@ from ntk import stax
 from pipeline import open_run
 from pipeline.errors import GateError, InputError
 from pipeline.stages import status
+from pipeline.stages.compare import compare
 from pipeline.stages.verify import check
 from tests.stages.conftest import ARCHITECTURE, Runner
 
@@ -140,6 +141,13 @@ def test_changed_ridge_recomputes_what_depends_on_it(runner: Runner) -> None:
         *["stale"] * 3,
     ]
     assert "solve.ridge" in states["solve"]["why"][0]
+    old = open_run(runner.folder / "run")
+    for name in ("solution", "predictions", "predictions_in_training", "eigenvalues", "eigenvectors"):
+        with pytest.raises(InputError, match=r"is stale\n.*solve\.ridge"):
+            value = getattr(old, name)
+            value()
+    with pytest.raises(InputError, match="is stale"):
+        compare(str(runner.folder / "run"), str(runner.folder / "run"))
     document = runner.run(solve={"ridge": [1e-2]})
     assert [entry["ridge"] for entry in document["solve"]["ridges"]] == [1e-2]
     assert len(open_run(runner.folder / "run").solution) == 1
