@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import scipy.linalg
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ntk.linalg.smallest import smallest_eigenvalue, sufficient_ridge
@@ -77,6 +77,7 @@ def test_a_product_that_is_not_finite_is_refused():
 
 
 @settings(deadline=None, max_examples=100)
+@example(-7.5, False, 52443427)
 @given(st.floats(-8, 0), st.booleans(), st.integers(0, 2**31))
 def test_with_a_sufficient_ridge_the_factorisation_finishes(exponent, single, seed):
     dtype = np.float32 if single else np.float64
