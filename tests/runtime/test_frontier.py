@@ -157,7 +157,7 @@ def test_only_tasks_that_were_handed_out_are_reported_on() -> None:
 
 
 def test_a_hundred_thousand_tasks() -> None:
-    """10,000 operations a second however busy the machine is, and memory that does not grow while the tasks run."""
+    """50,000 operations a second and memory that does not grow while the tasks run."""
     count = 100_000
     tasks = [
         Task(f"t{n}", "k", deps=(f"t{n - 1000}",) if n >= 1000 else (), priority=n % 7) for n in range(count)
@@ -172,7 +172,7 @@ def test_a_hundred_thousand_tasks() -> None:
         operations += 2 * len(batch)
     seconds = time.perf_counter() - began
     assert operations == 2 * count
-    assert operations / seconds > 10_000
+    assert operations / seconds > 50_000
 
 
 def test_running_needs_no_memory() -> None:

@@ -74,14 +74,13 @@ def gone(pids: list[int], seconds: float) -> bool:
 
 
 def test_a_short_life_is_quick_and_quiet(tmp_path: Path) -> None:
-    """0.9 s to the first result and 0.03 s for the end when nothing else runs, longer beside other work; nothing on
-    stderr."""
+    """0.9 s to the first result and 0.03 s for the end when nothing else runs; nothing on stderr."""
     program = start_program(tmp_path, 1, 0.0)
     out, err = program.communicate(timeout=60)
     first, end = map(float, out.splitlines()[-1].split())
     assert (program.returncode, err) == (0, "")
-    assert first < 10
-    assert end < 3
+    assert first < 5
+    assert end < 1
 
 
 @pytest.mark.parametrize(("kind", "seconds"), [("sleep", 0.05), ("sleep", 60.0), ("clutches", 60)])
@@ -106,7 +105,7 @@ def test_workers_leave_a_terminal_s_interrupt_to_the_coordinator(tmp_path: Path)
     began = time.monotonic()
     os.killpg(program.pid, signal.SIGINT)
     _, err = program.communicate(timeout=10)
-    assert time.monotonic() - began < 8
+    assert time.monotonic() - began < 3
     assert "Interrupted: stopped by SIGINT" in err
     assert "worker" not in err.replace("worker_", "")
     assert gone(workers, 1)
