@@ -14,7 +14,7 @@ from pipeline.errors import InputError
 from pipeline.stages.depends import Depends, differences, fingerprint
 from pipeline.store.faults import disk_error
 from pipeline.store.files import replace_file
-from pipeline.store.journal import Journal
+from pipeline.store.journal import Journal, StageRecord
 from pipeline.store.layout import RunLayout
 from pipeline.store.place import Place
 
@@ -70,14 +70,24 @@ def refuse_stale(directory: Place, facts: dict[str, Any], journal: Journal, stag
     Raises:
         InputError: naming the fields that differ.
     """
-    now = stored_fields(facts, facts["stages"].get(stage, []))
     record = journal.stage(stage)
-    if record is None or record.fingerprint == fingerprint(now):
-        return
-    changed = differences(record.metrics["depends"], now) if now else [f"this run has no {stage} stage"]
-    raise InputError(
-        f"{directory}: what is stored of the {stage} stage is stale\n  " + "\n  ".join(changed),
-        hint=f"`ntk {stage} RUN.yaml` computes it again",
+    changed = changes(facts, stage, record) if record is not None else []
+    if changed:
+        raise InputError(
+            f"{directory}: what is stored of the {stage} stage is stale\n  " + "\n  ".join(changed),
+            hint=f"`ntk {stage} RUN.yaml` computes it again",
+        )
+
+
+def changes(facts: dict[str, Any], stage: str, record: StageRecord) -> list[str]:
+    """The fields that changed since a stage was recorded, one line each; none while the record is of the present
+    configuration."""
+    if stage not in facts["stages"]:
+        return [f"this run has no {stage} stage"]
+    now = stored_fields(facts, facts["stages"][stage])
+    # A stage that is being repaired is recorded by its fingerprint alone.
+    return (
+        [] if record.fingerprint == fingerprint(now) else differences(record.metrics.get("depends", {}), now)
     )
 
 

@@ -11,7 +11,7 @@ from pipeline.plan.gram import cross_array, gram_array
 from pipeline.plan.tiles import TileGrid
 from pipeline.stages import rundir
 from pipeline.stages.board import left_text, rate_text, worker_lines
-from pipeline.stages.depends import STAGE_OF, STAGES, differences, fingerprint
+from pipeline.stages.depends import STAGE_OF, STAGES
 from pipeline.store.journal import Journal
 from pipeline.store.layout import RunLayout
 from pipeline.store.live import at_work
@@ -60,14 +60,13 @@ def _stage(name: str, facts: dict[str, Any], journal: Journal) -> dict[str, Any]
         arrays = [name(kernel) for kernel in kernels for name in (gram_array, cross_array)[: 1 + cross]]
         entry["tiles"] = (grid.count + across) * len(kernels)
         entry["tiles_done"] = len(journal.done(arrays))
-    now = rundir.stored_fields(facts, facts["stages"][name])
     record = journal.stage(name)
     if record is None or record.status != "done":
         entry["state"] = "partial" if chunks else "pending"
-    elif record.fingerprint == fingerprint(now):
-        entry["state"] = "done"
+    elif why := rundir.changes(facts, name, record):
+        entry |= {"state": "stale", "why": why}
     else:
-        entry |= {"state": "stale", "why": differences(record.metrics["depends"], now)}
+        entry["state"] = "done"
     return entry
 
 
