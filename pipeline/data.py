@@ -89,6 +89,7 @@ def load(config: Data) -> Inputs:
                 f"data.test.x: inputs of shape {x_test.shape[1:]}, but data.train.x has {x.shape[1:]}",
                 hint="both need the same features in the same order",
             )
+        y_test = _readable(y_test, "data.test.y", config.task)
     else:
         x_test, y_test = x[:0], None
     x, x_test = _reshape(x, config, "data.train.x"), _reshape(x_test, config, "data.test.x")
@@ -275,31 +276,31 @@ def _readable(y: np.ndarray | None, field: str, task: str) -> np.ndarray | None:
 
 
 def _encode(y: np.ndarray | None, y_test: np.ndarray | None, task: str) -> tuple[Any, Any, tuple[str, ...]]:
-    """Targets as float64 (rows, outputs): centred one-hot for classes, (1 − 1/C on the class, −1/C elsewhere)."""
+    """`_readable` targets as float64 (rows, outputs): centred one-hot for classes, (1 − 1/C on the class, −1/C
+    elsewhere)."""
     if task == "none" or y is None:
         return None, None, ()
     if task == "regression":
-        return y, _readable(y_test, "data.test.y", task), ()
-    labels, classes = y, np.unique(y)
+        return y, y_test, ()
+    classes = np.unique(y)
     if len(classes) < 2:
         raise InputError(
             f"data.train.y: classification needs at least 2 classes, got {len(classes)}: {classes[:1].tolist()}"
         )
-    if len(classes) > max(2, len(labels) // 2):
+    if len(classes) > max(2, len(y) // 2):
         raise InputError(
-            f"data.train.y: {len(classes)} classes in {len(labels)} rows",
+            f"data.train.y: {len(classes)} classes in {len(y)} rows",
             hint="use `task: regression` for continuous targets",
         )
-    encoded = centred_one_hot(labels, classes)
+    encoded = centred_one_hot(y, classes)
     if y_test is None:
         return encoded, None, tuple(str(name) for name in classes)
-    held = _labels(y_test, "data.test.y")
-    if (held.dtype.kind in "iu") != (classes.dtype.kind in "iu"):
-        raise InputError(f"data.test.y: labels of dtype {held.dtype}, but data.train.y has {classes.dtype}")
-    unknown = np.setdiff1d(held, classes)
+    if (y_test.dtype.kind in "iu") != (classes.dtype.kind in "iu"):
+        raise InputError(f"data.test.y: labels of dtype {y_test.dtype}, but data.train.y has {classes.dtype}")
+    unknown = np.setdiff1d(y_test, classes)
     if len(unknown):
         raise InputError(f"data.test.y: labels that data.train.y never shows: {unknown[:10].tolist()}")
-    return encoded, centred_one_hot(held, classes), tuple(str(name) for name in classes)
+    return encoded, centred_one_hot(y_test, classes), tuple(str(name) for name in classes)
 
 
 def _targets(y: np.ndarray, field: str) -> np.ndarray:
