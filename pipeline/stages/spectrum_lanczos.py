@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy.linalg import eigh
 
 from ntk.linalg import block_krylov
 from ntk.linalg.block_krylov import KrylovState
@@ -151,11 +152,9 @@ def decompose(session: Session, request: Request) -> Found:
         recorded = session.journal.records(values_name)
     note = recorded[(0,)].note
     gates = note["gates"] | inertia_gate(session, request.kernel)
-    figures: dict[str, Any] = {"passes": note["passes"]}
     # Below a Ritz value there is an eigenvalue; that none was seen says nothing.
-    if note["least"] < -noise_floor(note["largest"], session.grid.n, session.spec.precision):
-        figures["indefinite"] = True
-    return Found(gates, figures=figures)
+    seen = {"indefinite": True} if note["indefinite"] else {}
+    return Found(gates, figures={"passes": note["passes"]} | seen)
 
 
 def _find(session: Session, request: Request, operator: GramOperator) -> None:
@@ -178,14 +177,13 @@ def _find(session: Session, request: Request, operator: GramOperator) -> None:
     pairs = block_krylov.ritz_pairs(at.state, count)
     vectors = block_krylov.combine(basis.blocks(at), pairs.coefficients)
     products = operator.matvec(vectors)
-    ritz = np.linalg.eigvalsh(at.state.projected)
+    least = float(eigh(at.state.projected, eigvals_only=True, subset_by_index=(0, 0))[0])
     largest = float(np.max(np.abs(pairs.values)))
     found = tolerance_gate(products, pairs.values, vectors, lambda_max=largest, tolerance=TOLERANCE)
     orthogonality = orthogonality_gate(vectors, dtype=np.float64)
     note = {
         "passes": at.state.passes + 1,
-        "least": float(ritz[0]),
-        "largest": float(ritz[-1]),
+        "indefinite": least < -noise_floor(largest, n, session.spec.precision),
         "gates": {"pairs": found.to_dict(), "orthogonality": orthogonality.to_dict()},
     }
     if request.vectors:
