@@ -14,10 +14,9 @@ def main() -> None:
     # Until work begins (then `StopFlag` takes over) there is nothing to flush: a stop just ends with its exit code.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _end)
-    # A λ that a terminal cannot show is no reason to fail.
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")
+    # A λ that a terminal cannot show is no reason to fail; stderr writes such letters out by itself.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
     from pipeline.cli.app import app
     from pipeline.cli.output import close_document
 

@@ -54,12 +54,10 @@ def reporting(as_json: bool) -> Iterator[None]:
             return
         except PipelineError as error:
             failure = error
-        except BrokenPipeError:  # whoever reads has seen enough: Typer ends quietly
+        except (typer.Exit, BrokenPipeError):  # whoever reads has seen enough: Typer ends quietly
             raise
         except OSError as error:
             failure = InputError(f"{error.filename or 'a file'}: {error.strerror or error}")
-        except typer.Exit:
-            raise
         except Exception as error:
             if os.environ.get(TRACEBACK):
                 raise
