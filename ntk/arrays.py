@@ -37,8 +37,13 @@ def real(value: Any, name: str, error: type[ValueError] = ValueError) -> Any:
     elif isinstance(value, np.ndarray | jax.Array):
         got, hint = f"an array of {array.dtype}", "\nhint: x.astype(float), if they are numbers"
     else:
-        got = repr(value) if value is None or isinstance(value, str) else f"a {type(value).__name__}"
+        got = described(value)
     raise error(f"{name} must be an array of real numbers, got {got}{hint}")
+
+
+def described(value: Any) -> str:
+    """How messages call what is no array."""
+    return repr(value) if value is None or isinstance(value, str) else f"a {type(value).__name__}"
 
 
 def axis_numbers(axes: int | Iterable[int], name: str) -> tuple[int, ...]:

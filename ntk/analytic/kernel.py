@@ -184,14 +184,10 @@ class KernelFn:
 
         x1, x2 = floating(x1), None if x2 is None else floating(x2)
         check_inputs(self.layer, x1, x2)
-        if graphs is not None and takes_graphs(
-            self.layer, "SPARSE"
-        ):  # compiled functions cannot refuse what is in a pattern
-            jax.eval_shape(
-                lambda x1, x2: outer_kernel(self.layer, x1, x2, names, graphs=graphs)[0],
-                x1,
-                x1 if x2 is None else x2,
-            )
+        if graphs is not None and takes_graphs(self.layer, "SPARSE"):
+            # The rules refuse what is wrong in a pattern that they know, as compiled functions cannot.
+            other = x1 if x2 is None else x2
+            jax.eval_shape(lambda a, b: outer_kernel(self.layer, a, b, names, graphs=graphs)[0], x1, other)
         dtype = np.result_type(x1, x1 if x2 is None else x2)
         if normalises_batches(self.layer):
             with jax.enable_x64(True):  # centring cancels digits: float64 whatever the inputs

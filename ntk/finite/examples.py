@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, random
 
+from ntk.arrays import described
 from ntk.finite.axes import canonical
 
 
@@ -137,8 +138,9 @@ def checked(x: Any, name: str) -> Any:
     """`x` itself, an array or a tree with arrays. Raises ValueError for anything else."""
     if any(isinstance(leaf, Array | np.ndarray) for leaf in jax.tree.leaves(x)):
         return x
-    got = repr(x) if x is None or isinstance(x, str) else f"a {type(x).__name__}"
-    raise ValueError(f"{name} must be an array or a tree of arrays, got {got}\nhint: numpy.asarray({name})")
+    raise ValueError(
+        f"{name} must be an array or a tree of arrays, got {described(x)}\nhint: numpy.asarray({name})"
+    )
 
 
 def traced_and_fixed(kwargs: dict[str, Any]) -> tuple[dict[str, Any], tuple[tuple[str, Any], ...]]:

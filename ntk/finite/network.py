@@ -117,12 +117,13 @@ def forward(layer: Layer) -> Callable[..., Any]:
         x = jax.tree.map(lambda a: jnp.asarray(real(a, "x", ArchitectureError)), x)
         try:
             return rules.apply(layer, params, x, **kwargs)
-        except (AttributeError, TypeError, ValueError) as error:
-            if not isinstance(error, ArchitectureError):
-                try:
-                    _check_fit(layer, params, x)
-                except ArchitectureError as misfit:
-                    raise misfit from None
+        except ArchitectureError:
+            raise
+        except (AttributeError, TypeError, ValueError):
+            try:
+                _check_fit(layer, params, x)
+            except ArchitectureError as misfit:
+                raise misfit from None
             raise
 
     return apply_fn
