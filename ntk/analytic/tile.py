@@ -13,7 +13,7 @@ entries at once is so within one block. So a tile may be cut into parts of whole
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, reduce
 from typing import Any, Literal
 
 import jax
@@ -332,9 +332,9 @@ class TileKernel:
             top, left = i * self.grain, j * self.grain
             here = np.s_[top : top + self.grain, left : left + self.grain]
             # In doubt all kernels are NaN; where a square overflows perhaps one of them.
-            holes = np.logical_or.reduce([np.isnan(value[here]) for value in values.values()])
+            holes = reduce(np.logical_or, (np.isnan(value[here]) for value in values.values()))
             if symmetric and i == j:
-                holes = np.triu(holes, 1)
+                holes &= _above_diagonal(len(holes))
             if holes.any():
                 rows, columns = np.nonzero(holes)
                 found[i, j] = rows + top, columns + left
@@ -347,6 +347,11 @@ class TileKernel:
             )
         if rows and len(x) > self.tile:
             raise ValueError(f"at most {self.tile} rows make a tile, got {len(x)}")
+
+
+@lru_cache(maxsize=4)
+def _above_diagonal(rows: int) -> np.ndarray:
+    return np.triu(np.ones((rows, rows), bool), 1)
 
 
 def _writable(array: np.ndarray) -> np.ndarray:
