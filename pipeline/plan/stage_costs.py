@@ -178,15 +178,17 @@ def _spectrum(config: RunConfig, matrix: Matrix, resources: Resources) -> StageP
 def _with_population(stage: StagePlan, p: Problem, resources: Resources, grid: TileGrid) -> StagePlan:
     """The spectrum stage with what labels add to it: learning curve and dynamics of a sample of the rows.
 
-    For each kernel one reading of the matrix, two eigendecompositions and a few factorisations of the sample.
+    For each kernel one reading of the matrix, of which the sample is stored, two eigendecompositions and a few
+    factorisations of that.
     """
     rows = memory.population_rows(p.rows, resources.memory) if p.outputs and not stage.skipped else 0
     if not rows:
         return stage
     return dataclasses.replace(
         stage,
-        tasks=stage.tasks + p.kernels,
+        tasks=stage.tasks + 2 * p.kernels,
         flops=stage.flops + p.kernels * 30.0 * rows**3,
+        writes=stage.writes + p.kernels * 8.0 * rows**2,
         reads=stage.reads + Matrix(grid, p.itemsize, p.kernels).bytes,
         peak=max(stage.peak, memory.population(rows).total),
     )

@@ -85,7 +85,7 @@ def _tasks(
     count = min(SAMPLE_TILES, len(tiles))
     picked = sorted(np.random.default_rng(0).choice(len(tiles), size=count, replace=False))
     name = check_array(array)
-    session.create(name, (count,), (1,), fingerprint=session.fingerprint("gram"))
+    session.create(name, (count,), (1,), fingerprint=str(session.store.array(array).attrs["fingerprint"]))
     have = session.journal.records(name)
     tasks = []
     for index, at in enumerate(picked):

@@ -43,10 +43,11 @@ Precision = Literal["float64", "float32"]
 
 @dataclass(frozen=True, slots=True)
 class Factor:
-    """The factor of K + λI for the ridge of an index, in a precision, and what is stored of it."""
+    """The factor of K + λI for the ridge of an index, in a precision, and what is stored of it, and where."""
 
     index: int
     dtype: Precision
+    folder: str = "solution"
 
     @property
     def name(self) -> str:
@@ -55,23 +56,24 @@ class Factor:
     @property
     def array(self) -> str:
         """Name of U in the store."""
-        return f"solution/factor-{self.name}"
+        return f"{self.folder}/factor-{self.name}"
 
     @property
     def forward(self) -> str:
         """Name of U⁻ᵀ Y in the store."""
-        return f"solution/forward-{self.name}"
+        return f"{self.folder}/forward-{self.name}"
 
     @property
     def inverse(self) -> str:
         """Name of the diagonal of (K + λI)⁻¹ in the store."""
-        return f"solution/inverse-diagonal-{self.name}"
+        return f"{self.folder}/inverse-diagonal-{self.name}"
 
     @classmethod
     def of(cls, array: str) -> Factor:
         """The factor that an array of one of these names belongs to."""
-        index, _, dtype = array.partition("factor-" if "factor-" in array else "diagonal-")[2].partition("-")
-        return cls(int(index), "float32" if dtype else "float64")
+        folder, _, name = array.rpartition("/")
+        index, _, dtype = name.partition("factor-" if "factor-" in name else "diagonal-")[2].partition("-")
+        return cls(int(index), "float32" if dtype else "float64", folder)
 
 
 class Unfit(GateError):

@@ -90,6 +90,41 @@ def depends(config: RunConfig, identity: Depends, prints: dict[str, str]) -> dic
     return stages
 
 
+METHOD_FIELDS = {
+    "eigh": ("count", "vectors"),
+    "band": ("count", "vectors"),
+    "lanczos": ("count", "vectors"),
+    "density": ("probes", "steps"),
+}
+"""Settings of the spectrum that each of its methods heeds."""
+
+
+def spectrum_parts(stage: Depends, identity: Depends, method: str, rows: int) -> dict[str, Depends]:
+    """For each part of a kernel's spectrum the fields that decide its arrays, so that another ridge, other targets or
+    a second kernel leave those alone that do not depend on them.
+
+    `decomposition` is what the method stores, `labels` how the targets lie in it, `sample` a part of the matrix, and
+    `curves` what is learned from that.
+
+    Args:
+        stage: the fields of the whole stage.
+        identity: the fields that decide the numbers in the Gram matrix.
+        method: that is used, `auto` resolved.
+        rows: of the sample.
+    """
+    settings = {name: stage[name] for name in (f"spectrum.{field}" for field in METHOD_FIELDS[method])}
+    decomposition = identity | {"spectrum.method": method} | settings
+    targets = {"data.train.y": stage["data.train.y"]}
+    sample = identity | {"sample": str(rows)}
+    return {
+        "decomposition": decomposition,
+        "smallest": decomposition | {"spectrum.smallest": stage["spectrum.smallest"]},
+        "labels": decomposition | targets,
+        "sample": sample,
+        "curves": sample | targets | {"solve.ridge": stage["solve.ridge"]},
+    }
+
+
 def fingerprint(fields: Depends) -> str:
     """One short text for a set of fields."""
     return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:32]

@@ -163,7 +163,9 @@ def create_arrays(session: Session) -> list[str]:
     if config.gram.cross:
         cross = {cross_array(kernel): (len(session.inputs.x_test), grid.n) for kernel in config.kernel.get}
         shapes |= cross
-        fields |= dict.fromkeys(cross, session.fingerprint("gram"))
+        # Of one kernel, whichever others are wanted beside it.
+        own = {name: value for name, value in session.stages["gram"].items() if name != "kernel.get"}
+        fields |= dict.fromkeys(cross, fingerprint(own))
     for name, shape in shapes.items():
         session.create(
             name, shape, (grid.tile, grid.tile), fingerprint=fields[name], dtype=session.spec.precision,

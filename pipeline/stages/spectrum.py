@@ -17,6 +17,7 @@ from ntk.spectral.effective_dimension import effective_dimension
 from ntk.spectral.power_law import fit_power_law
 from ntk.spectral.stability import condition_number, max_learning_rate, noise_floor
 from pipeline.errors import GateError, InputError
+from pipeline.plan import memory
 from pipeline.plan.spectrum import Matrix, resolve_method
 from pipeline.stages import (
     spectrum_band,
@@ -32,10 +33,13 @@ from pipeline.stages.session import Session
 from pipeline.stages.spectrum_arrays import (
     EIGENVALUES,
     EIGENVECTORS,
+    LABEL_ALIGNMENT,
     LABEL_POWER,
     Found,
     Request,
+    is_stored,
     make_spectrum_array,
+    prints,
     spectrum_array,
 )
 
@@ -61,40 +65,56 @@ def run(session: Session) -> dict[str, Any]:
     if finished is not None:
         return finished
     store_inputs(session)
-    gram, config, n = session.require("gram"), session.config, session.grid.n
+    gram, config = session.require("gram"), session.config
     itemsize = np.dtype(session.spec.precision).itemsize
     matrix = Matrix(session.grid, itemsize, len(config.kernel.get))
     plan = resolve_method(config.spectrum, matrix, session.resources)
     if plan.skipped:
         raise InputError(f"spectrum: {plan.skipped}", hint="allow a worker more memory in cluster.yaml")
-    count = n if config.spectrum.count == "all" else min(config.spectrum.count, n)
-    _remove_stale(session)
+    requests = [_request(session, kernel, plan.method, gram[kernel]) for kernel in config.kernel.get]
+    _remove_stale(session, requests)
     metrics: dict[str, Any] = {}
-    for kernel in config.kernel.get:
-        request = Request(
-            kernel, count, min(config.spectrum.vectors, count), gram[kernel]["trace"],
-            gram[kernel]["frobenius_norm"], session.inputs.y_train is not None,
-        )  # fmt: skip
-        found = METHODS[plan.method](session, request)
+    for request in requests:
+        kernel, method = request.kernel, request.method
+        found = METHODS[method](session, request)
         session.require_gates("spectrum", {kernel: found.gates})
-        metrics[kernel] = {"method": plan.method} | _figures(session, request, found)
-        metrics[kernel] |= spectrum_meaning.certificate(
-            plan.method, found.gates, metrics[kernel]["lambda_max"]
-        )
-        metrics[kernel] |= _smallest_figures(session, kernel, metrics[kernel])
+        metrics[kernel] = {"method": method} | _figures(session, request, found)
+        metrics[kernel] |= spectrum_meaning.certificate(method, found.gates, metrics[kernel]["lambda_max"])
+        metrics[kernel] |= _smallest_figures(session, request, metrics[kernel])
         # With a matrix that is no kernel there is no regression.
         if not metrics[kernel].get("indefinite"):
-            metrics[kernel] |= spectrum_meaning.figures(session, kernel)
+            metrics[kernel] |= spectrum_meaning.figures(session, request)
     return session.finish("spectrum", metrics)
 
 
-def _remove_stale(session: Session) -> None:
-    """Remove what was found with other settings or labels: a method looks for records only under the present ones."""
-    token = session.fingerprint("spectrum")
+def _request(session: Session, kernel: str, resolved: str, gram: dict[str, Any]) -> Request:
+    """What is wanted of a kernel, by the method that `spectrum.method` was resolved to.
+
+    `auto` stays with what is stored: it may have been found on machines where another method fits than on these.
+    """
+    wanted, n = session.config.spectrum, session.grid.n
+    count = n if wanted.count == "all" else min(wanted.count, n)
+    rows = memory.population_rows(n, session.resources.memory)
+
+    def by(method: str) -> Request:
+        return Request(
+            kernel, method, count, min(wanted.vectors, count), gram["trace"], gram["frobenius_norm"],
+            session.inputs.y_train is not None, rows, prints(session, method, rows),
+        )  # fmt: skip
+
+    kept = (request for request in map(by, METHODS) if is_stored(session, request))
+    return next(kept, by(resolved)) if wanted.method == "auto" else by(resolved)
+
+
+def _remove_stale(session: Session, requests: list[Request]) -> None:
+    """Remove what was found with other settings, labels or ridges, or of a kernel that is no longer wanted: a method
+    looks for records only under the present ones."""
+    current = {request.kernel: request.prints.values() for request in requests}
     for name in session.store.names():
-        if name.startswith("spectrum/") and not str(
-            session.store.array(name).attrs["fingerprint"]
-        ).startswith(token):
+        folder, kernel, *_ = name.split("/")
+        if folder == "spectrum" and session.store.array(name).attrs["fingerprint"] not in current.get(
+            kernel, ()
+        ):
             session.remove(name)
 
 
@@ -134,10 +154,10 @@ def _figures(session: Session, request: Request, found: Found) -> dict[str, Any]
     return figures | found.figures | _label_figures(session, request)
 
 
-def _smallest_figures(session: Session, kernel: str, known: dict[str, Any]) -> dict[str, Any]:
+def _smallest_figures(session: Session, request: Request, known: dict[str, Any]) -> dict[str, Any]:
     """The smallest pairs, if wanted, and what they say where the method itself has not found the lower end."""
     largest = known["lambda_max"]
-    figures = spectrum_smallest.figures(session, kernel, largest)
+    figures = spectrum_smallest.figures(session, request, largest)
     if figures:
         found = figures["smallest"]
         error = spectrum_meaning.certificate("lanczos", {"pairs": found["smallest pairs"]}, largest)
@@ -167,15 +187,15 @@ def _label_figures(session: Session, request: Request) -> dict[str, Any]:
     if not session.journal.records(name) and session.journal.records(vectors_name):
         vectors = session.store.read_all(vectors_name)
         power = label_power(vectors, y)
-        make_spectrum_array(
-            session, request.kernel, LABEL_POWER, power.shape, axes=f"{LABEL_POWER} of vectors"
-        )
+        make_spectrum_array(session, request, LABEL_POWER, power.shape, axes=f"{LABEL_POWER} of vectors")
         session.put(name, (0, 0), power)
-    probes = np.column_stack([np.full(n, 1 / math.sqrt(n)), y - y.mean(axis=0)])
-    products = stored_operator(session, request.kernel, "spectrum").matvec(probes)
-    figures: dict[str, Any] = {
-        "label_alignment": alignment_from_products(probes, products, request.frobenius)
-    }
+    alignment = make_spectrum_array(session, request, LABEL_ALIGNMENT, (1,))
+    if session.journal.latest(alignment, (0,)) is None:
+        probes = np.column_stack([np.full(n, 1 / math.sqrt(n)), y - y.mean(axis=0)])
+        products = stored_operator(session, request.kernel, "spectrum").matvec(probes)
+        value = alignment_from_products(probes, products, request.frobenius)
+        session.put(alignment, (0,), np.array([value]))
+    figures: dict[str, Any] = {"label_alignment": float(session.store.read_all(alignment)[0])}
     if session.journal.records(name):
         power = session.store.read_all(name).sum(axis=1)
         shares = cumulative_label_power(power[:, None], np.array([float(np.sum(y**2))]))[:, 0]

@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 
 from ntk.linalg.gates import frobenius_gate, trace_gate
+from pipeline.stages.depends import fingerprint, spectrum_parts
 from pipeline.stages.session import Session
 
 EIGENVALUES, EIGENVECTORS, LABEL_POWER = "eigenvalues", "eigenvectors", "label-power"
 SMALLEST_EIGENVALUES, SMALLEST_EIGENVECTORS = "smallest-eigenvalues", "smallest-eigenvectors"
 INERTIA_COUNT = "inertia-count"
 QUADRATURE_NODES, QUADRATURE_WEIGHTS = "quadrature-nodes", "quadrature-weights"
+LABEL_ALIGNMENT, SAMPLE = "label-alignment", "sample"
 
 
 def spectrum_array(kernel: str, what: str) -> str:
@@ -31,20 +33,21 @@ AXES: dict[str, tuple[str, ...]] = {
     INERTIA_COUNT: ("shift",),
     QUADRATURE_NODES: ("probe", "node"),
     QUADRATURE_WEIGHTS: ("probe", "node"),
+    LABEL_ALIGNMENT: ("matrix",),
+    SAMPLE: ("sampled_row", "sampled_column"),
 }
 """Names of the axes, for xarray, which wants equal names to have equal lengths: eigenvectors, and label power found
 from them, may be of fewer modes than the eigenvalues."""
 
 
-def make_spectrum_array(
-    session: Session, kernel: str, what: str, shape: tuple[int, ...], *, axes: str | None = None
-) -> str:
-    """An array of one chunk with named axes (those of `what`, or of another entry of `AXES`); returns its name."""
-    name = spectrum_array(kernel, what)
-    session.create(
-        name, shape, shape, fingerprint=session.fingerprint("spectrum"), dimensions=AXES[axes or what]
-    )
-    return name
+PARTS = {
+    LABEL_POWER: "labels",
+    LABEL_ALIGNMENT: "labels",
+    SMALLEST_EIGENVALUES: "smallest",
+    SMALLEST_EIGENVECTORS: "smallest",
+    SAMPLE: "sample",
+}
+"""Which part of the spectrum (`depends.spectrum_parts`) an array belongs to, if not to the decomposition."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,19 +56,62 @@ class Request:
 
     Attributes:
         kernel: ntk or nngp.
+        method: eigh, band, lanczos or density.
         count: leading eigenvalues to store.
         vectors: leading eigenvectors to store, not more than `count`.
         trace: tr K.
         frobenius: ‖K‖_F.
         labels: whether there are labels whose power in each mode is wanted.
+        rows: of the sample of the matrix from which curves are made, 0 for none.
+        prints: fingerprints of the parts of the spectrum.
     """
 
     kernel: str
+    method: str
     count: int
     vectors: int
     trace: float
     frobenius: float
-    labels: bool = False
+    labels: bool
+    rows: int
+    prints: dict[str, str]
+
+    def print_of(self, what: str) -> str:
+        """The fingerprint of an array."""
+        return self.prints[PARTS.get(what, "decomposition")]
+
+    @property
+    def stores(self) -> tuple[str, ...]:
+        """The arrays that the method stores."""
+        if self.method == "density":
+            return QUADRATURE_NODES, QUADRATURE_WEIGHTS
+        # Of all eigenvectors only the leading ones are stored, so that the labels meet the others in `eigh` itself.
+        power = self.labels and self.method == "eigh"
+        return EIGENVALUES, *[EIGENVECTORS] * (self.vectors > 0), *[LABEL_POWER] * power
+
+
+def prints(session: Session, method: str, rows: int) -> dict[str, str]:
+    """Fingerprints of the parts of a kernel's spectrum found by a method."""
+    parts = spectrum_parts(session.stages["spectrum"], session.identity, method, rows)
+    return {part: fingerprint(fields) for part, fields in parts.items()}
+
+
+def is_stored(session: Session, request: Request) -> bool:
+    """Whether all that the method stores is there."""
+    names = {what: spectrum_array(request.kernel, what) for what in request.stores}
+    return all(session.journal.records(name) for name in names.values()) and all(
+        session.store.array(name).attrs["fingerprint"] == request.print_of(what)
+        for what, name in names.items()
+    )
+
+
+def make_spectrum_array(
+    session: Session, request: Request, what: str, shape: tuple[int, ...], *, axes: str | None = None
+) -> str:
+    """An array of one chunk with named axes (those of `what`, or of another entry of `AXES`); returns its name."""
+    name = spectrum_array(request.kernel, what)
+    session.create(name, shape, shape, fingerprint=request.print_of(what), dimensions=AXES[axes or what])
+    return name
 
 
 @dataclass(frozen=True, slots=True)

@@ -289,9 +289,9 @@ def decompose(session: Session, request: Request) -> Found:
         f"{PASSING}/{kernel}-band",
         vectors > 0,
     )
-    make_spectrum_array(session, kernel, EIGENVALUES, (count,))
+    make_spectrum_array(session, request, EIGENVALUES, (count,))
     if vectors:
-        make_spectrum_array(session, kernel, EIGENVECTORS, (grid.n, vectors))
+        make_spectrum_array(session, request, EIGENVECTORS, (grid.n, vectors))
     after = _closing_tasks(session, kernel, names, vectors)
     work = BandWork(
         str(session.directory),
@@ -306,7 +306,7 @@ def decompose(session: Session, request: Request) -> Found:
     )
     try:
         if after:
-            _reduce(session, plan, work)
+            _reduce(session, request, plan, work)
             session.run(after, work, "spectrum")
     except TileError as error:
         if PASSING not in error.message:
@@ -319,10 +319,10 @@ def decompose(session: Session, request: Request) -> Found:
     return Found(residuals | note["gates"], lambda_min=note["lambda_min"])
 
 
-def _reduce(session: Session, plan: BandPlan, work: BandWork) -> None:
+def _reduce(session: Session, request: Request, plan: BandPlan, work: BandWork) -> None:
     """Reduce to a band, from wherever a killed process left it."""
     # Cut otherwise (more workers, less memory) it is another reduction, which starts at its beginning.
-    cut = f"{work.token}/{plan.bandwidth}/{plan.shares}/{plan.vectors}"
+    cut = f"{request.print_of(EIGENVALUES)}/{plan.bandwidth}/{plan.shares}/{plan.vectors}"
     for name, (shape, chunk) in plan.arrays.items():
         session.create(name, shape, chunk, fingerprint=cut)
     tasks = band_tasks(plan, session.journal.done(plan.arrays), f"spectrum/{work.kernel}")

@@ -14,7 +14,13 @@ from pipeline.plan.spectrum import is_counted
 from pipeline.plan.tasks import Record, Task
 from pipeline.plan.tiles import TileGrid
 from pipeline.stages.session import Session
-from pipeline.stages.spectrum_arrays import EIGENVALUES, INERTIA_COUNT, make_spectrum_array, spectrum_array
+from pipeline.stages.spectrum_arrays import (
+    EIGENVALUES,
+    INERTIA_COUNT,
+    Request,
+    make_spectrum_array,
+    spectrum_array,
+)
 from pipeline.stages.worker import Stopwatch, opened, stored_record
 
 KIND = "inertia"
@@ -43,23 +49,23 @@ class CountWork:
         return [stored_record(store, name, key, above, watch, task.key, note)]
 
 
-def inertia_gate(session: Session, kernel: str) -> dict[str, Any]:
+def inertia_gate(session: Session, request: Request) -> dict[str, Any]:
     """The gate `inertia` on the stored leading eigenvalues: how many are missing (or too many) above the last wide gap
     among them. None where the matrix does not fit, or the gap is too narrow to be sure.
 
     Raises:
         TasksFailed, Stopped: see there; a rerun resumes.
     """
-    n, token = session.grid.n, session.fingerprint("spectrum")
+    n, kernel = session.grid.n, request.kernel
     if not is_counted(n, session.resources.memory):
         return {}
     shifts = shifts_between(session.store.read_all(spectrum_array(kernel, EIGENVALUES)), n)
     if not shifts:
         return {}
     expected, shift, half = shifts[-1]
-    name = make_spectrum_array(session, kernel, INERTIA_COUNT, (1,))
+    name = make_spectrum_array(session, request, INERTIA_COUNT, (1,))
     if session.journal.latest(name, (0,)) is None:
-        work = CountWork(str(session.directory), token, kernel, session.grid)
+        work = CountWork(str(session.directory), session.fingerprint("spectrum"), kernel, session.grid)
         session.run([Task(f"spectrum/{kernel}/count", KIND, (shift,), (), ((name, (0,)),))], work, "spectrum")
     if session.journal.records(name)[(0,)].note["uncertainty"] >= half:
         return {}

@@ -23,6 +23,7 @@ from pipeline.stages.spectrum_arrays import (
     QUADRATURE_WEIGHTS,
     Found,
     Request,
+    is_stored,
     make_spectrum_array,
     spectrum_array,
 )
@@ -43,14 +44,15 @@ def decompose(session: Session, request: Request) -> Found:
     Raises:
         TasksFailed, Stopped: see there; a rerun resumes.
     """
-    arrays = QUADRATURE_NODES, QUADRATURE_WEIGHTS
-    names = [spectrum_array(request.kernel, what) for what in arrays]
-    if not all(session.journal.records(name) for name in names):
+    if not is_stored(session, request):
         found = _run(session, request)
-        for what, values in zip(arrays, (found.nodes, found.weights), strict=True):
-            session.put(make_spectrum_array(session, request.kernel, what, values.shape), (0, 0), values)
+        for what, values in ((QUADRATURE_NODES, found.nodes), (QUADRATURE_WEIGHTS, found.weights)):
+            session.put(make_spectrum_array(session, request, what, values.shape), (0, 0), values)
         session.remove(_vectors(request.kernel))
-    nodes, weights = (session.store.read_all(name) for name in names)
+    nodes, weights = (
+        session.store.read_all(spectrum_array(request.kernel, what))
+        for what in (QUADRATURE_NODES, QUADRATURE_WEIGHTS)
+    )
     return _answer(session, request, Quadrature(nodes, weights, session.grid.n))
 
 
@@ -66,7 +68,7 @@ def _run(session: Session, request: Request) -> Quadrature:
         name,
         (steps + 1, n, wanted.probes),
         (1, n, wanted.probes),
-        fingerprint=session.fingerprint("spectrum"),
+        fingerprint=request.print_of(QUADRATURE_NODES),
     )
     operator = stored_operator(session, request.kernel, "spectrum")
 

@@ -89,18 +89,16 @@ def decompose(session: Session, request: Request) -> Found:
     Raises:
         TasksFailed, Stopped: see there; a rerun resumes.
     """
-    n, token = session.grid.n, session.fingerprint("spectrum")
-    shapes: dict[str, tuple[int, ...]] = {EIGENVALUES: (request.count,)}
-    if request.vectors:
-        shapes[EIGENVECTORS] = (n, request.vectors)
-    if request.labels:
-        shapes[LABEL_POWER] = (request.count, session.inputs.outputs)
-    writes = []
-    for what, shape in shapes.items():
-        name = make_spectrum_array(session, request.kernel, what, shape)
-        writes.append((name, (0,) * len(shape)))
-    if any(session.journal.latest(*chunk) is None for chunk in writes):
-        task = Task(f"spectrum/{request.kernel}", KIND, writes=tuple(writes))
-        session.run([task], EighWork(str(session.directory), token, session.grid, request), "spectrum")
+    shapes: dict[str, tuple[int, ...]] = {
+        EIGENVALUES: (request.count,),
+        EIGENVECTORS: (session.grid.n, request.vectors),
+        LABEL_POWER: (request.count, session.inputs.outputs),
+    }
+    names = {what: make_spectrum_array(session, request, what, shapes[what]) for what in request.stores}
+    chunks = [(name, (0,) * len(shapes[what])) for what, name in names.items()]
+    missing = tuple(chunk for chunk in chunks if session.journal.latest(*chunk) is None)
+    if missing:
+        work = EighWork(str(session.directory), session.fingerprint("spectrum"), session.grid, request)
+        session.run([Task(f"spectrum/{request.kernel}", KIND, writes=missing)], work, "spectrum")
     note = session.journal.records(spectrum_array(request.kernel, EIGENVALUES))[(0,)].note
     return Found(note["gates"], note["lambda_min"])

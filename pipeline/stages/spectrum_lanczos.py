@@ -26,6 +26,7 @@ from pipeline.stages.spectrum_arrays import (
     EIGENVECTORS,
     Found,
     Request,
+    is_stored,
     make_spectrum_array,
     spectrum_array,
 )
@@ -56,10 +57,10 @@ class Basis:
     Every block has a slot of its own, never written twice; blocks narrower than the first are padded with zeros.
     """
 
-    def __init__(self, session: Session, kernel: str, width: int):
+    def __init__(self, session: Session, request: Request, width: int):
         self._session = session
-        self._root = f"{PASSING}/{kernel}-krylov"
-        n, token = session.grid.n, session.fingerprint("spectrum")
+        self._root = f"{PASSING}/{request.kernel}-krylov"
+        n, token = session.grid.n, request.print_of(EIGENVALUES)
         most = (MAX_BLOCKS + 1) * width
         self._size, self._width = most, width
         shapes = {
@@ -144,14 +145,11 @@ def decompose(session: Session, request: Request) -> Found:
         GateError: they did not converge, or a verified pair is not one.
         TasksFailed, Stopped: see there; a rerun resumes.
     """
-    values_name = spectrum_array(request.kernel, EIGENVALUES)
-    recorded = session.journal.records(values_name)
-    if not recorded:
-        make_spectrum_array(session, request.kernel, EIGENVALUES, (request.count,))
+    if not is_stored(session, request):
+        make_spectrum_array(session, request, EIGENVALUES, (request.count,))
         _find(session, request, stored_operator(session, request.kernel, "spectrum"))
-        recorded = session.journal.records(values_name)
-    note = recorded[(0,)].note
-    gates = note["gates"] | inertia_gate(session, request.kernel)
+    note = session.journal.records(spectrum_array(request.kernel, EIGENVALUES))[(0,)].note
+    gates = note["gates"] | inertia_gate(session, request)
     # Below a Ritz value there is an eigenvalue; that none was seen says nothing.
     seen = {"indefinite": True} if note["indefinite"] else {}
     return Found(gates, figures={"passes": note["passes"]} | seen)
@@ -160,7 +158,7 @@ def decompose(session: Session, request: Request) -> Found:
 def _find(session: Session, request: Request, operator: GramOperator) -> None:
     n, count = session.grid.n, request.count
     width = block_width(count, n)
-    basis = Basis(session, request.kernel, width)
+    basis = Basis(session, request, width)
     at = basis.load()
     if at is None:
         basis.write(0, block_krylov.start(n, width))
@@ -187,7 +185,7 @@ def _find(session: Session, request: Request, operator: GramOperator) -> None:
         "gates": {"pairs": found.to_dict(), "orthogonality": orthogonality.to_dict()},
     }
     if request.vectors:
-        name = make_spectrum_array(session, request.kernel, EIGENVECTORS, (n, request.vectors))
+        name = make_spectrum_array(session, request, EIGENVECTORS, (n, request.vectors))
         session.put(name, (0, 0), np.ascontiguousarray(vectors[:, : request.vectors]))
     name = spectrum_array(request.kernel, EIGENVALUES)
     values = np.ascontiguousarray(pairs.values)

@@ -21,15 +21,15 @@ from ntk.spectral.label_law import fit_label_law
 from ntk.spectral.learning_curve import learning_curve
 from ntk.spectral.power_law import fit_power_law
 from ntk.spectral.stability import eigenvalue_bound, noise_floor
-from pipeline.plan import memory
 from pipeline.plan.gram import gram_array
 from pipeline.plan.tasks import Record, Task
 from pipeline.plan.tiles import TileGrid
 from pipeline.stages.inputs import store_inputs
 from pipeline.stages.session import Session
+from pipeline.stages.spectrum_arrays import SAMPLE, Request, make_spectrum_array, spectrum_array
 from pipeline.stages.worker import Stopwatch, opened, stored_record, targets
 
-KIND = "meaning"
+KIND, SAMPLE_KIND = "meaning", "sample"
 SIZES, TIMES = 12, 60
 """Points of the learning curve, and of the errors during training."""
 FEWEST, SHARE = 10, 0.975
@@ -88,15 +88,18 @@ class MeaningWork:
     precision: str
 
     def __call__(self, task: Task) -> list[Record]:
-        watch = Stopwatch()
+        watch, store = Stopwatch(), opened(self.directory, self.token)
         (kernel,) = task.args
         chosen = sampled_rows(self.grid.n, self.rows)
-        matrix, y = self.sample(kernel, chosen), targets(self.directory, self.token, self.grid)[chosen]
+        if task.kind == SAMPLE_KIND:
+            ((name, key),) = task.writes
+            return [stored_record(store, name, key, self.sample(kernel, chosen), watch, task.key)]
+        matrix = store.read(spectrum_array(kernel, SAMPLE), (0, 0))
+        y = targets(self.directory, self.token, self.grid)[chosen]
         curve, note = self.curve(matrix, y)
         flow = self.flow(matrix, y)
         blocks = {curve_array(kernel, what): block for what, block in zip(CURVE, curve, strict=True)}
         blocks |= {flow_array(kernel, what): block for what, block in zip(FLOW, flow, strict=True)}
-        store = opened(self.directory, self.token)
         return [
             stored_record(
                 store, name, key, np.ascontiguousarray(blocks[name]), watch, task.key,
@@ -160,37 +163,43 @@ class MeaningWork:
         return [errors.times, errors.train, errors.test]
 
 
-def figures(session: Session, kernel: str) -> dict[str, Any]:
-    """Compute and store the curves of one kernel; returns its figures, none without labels.
+def figures(session: Session, request: Request) -> dict[str, Any]:
+    """Compute and store the curves of one kernel; returns its figures, none without labels. The sample of the matrix is
+    stored too, so that other labels or another ridge need no second reading of the matrix.
 
     Raises:
         TasksFailed, Stopped: see there; a rerun resumes.
     """
-    rows = memory.population_rows(session.grid.n, session.resources.memory)
-    if session.inputs.y_train is None or not rows:
+    kernel, rows = request.kernel, request.rows
+    if not request.labels or not rows:
         return {}
     store_inputs(session)
     lengths = {
         curve_array(kernel, what): (len(curve_sizes(rows)), "size", about) for what, about in CURVE.items()
     }
     lengths |= {flow_array(kernel, what): (TIMES, "time", about) for what, about in FLOW.items()}
-    token = session.fingerprint("spectrum")
     for name, (length, dimension, (units, meaning)) in lengths.items():
         session.create(
-            name, (length,), (length,), fingerprint=f"{token}-{rows}", dimensions=(dimension,),
+            name, (length,), (length,), fingerprint=request.prints["curves"], dimensions=(dimension,),
             attributes={"units": units, "long_name": meaning},
         )  # fmt: skip
+    tasks: list[Task] = []
+    sample = make_spectrum_array(session, request, SAMPLE, (rows, rows)), (0, 0)
+    if session.journal.latest(*sample) is None:
+        tasks.append(Task(f"sample/{kernel}", SAMPLE_KIND, (kernel,), writes=(sample,)))
     writes = tuple((name, (0,)) for name in lengths)
     if any(session.journal.latest(*chunk) is None for chunk in writes):
-        work = MeaningWork(
-            str(session.directory),
-            token,
-            session.grid,
-            rows,
-            session.config.solve.ridge,
-            session.spec.precision,
-        )
-        session.run([Task(f"meaning/{kernel}", KIND, (kernel,), writes=writes)], work, "learning curve")
+        deps = tuple(task.key for task in tasks)
+        tasks.append(Task(f"meaning/{kernel}", KIND, (kernel,), deps=deps, writes=writes))
+    work = MeaningWork(
+        str(session.directory),
+        session.fingerprint("spectrum"),
+        session.grid,
+        rows,
+        session.config.solve.ridge,
+        session.spec.precision,
+    )
+    session.run(tasks, work, "learning curve")
     return _figures(session, kernel, rows)
 
 

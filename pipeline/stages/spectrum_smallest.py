@@ -21,14 +21,14 @@ from pipeline.errors import GateError
 from pipeline.plan.cholesky import FACTOR_KIND, cholesky_tasks
 from pipeline.plan.gram import gram_array
 from pipeline.plan.spectrum import INVERSE_STEPS, block_width
-from pipeline.plan.tasks import Record, Task
+from pipeline.plan.tasks import Chunk, Record, Task
 from pipeline.stages.cholesky_work import CholeskyWork, Factor, Indefinite
 from pipeline.stages.session import Session
 from pipeline.stages.spectrum_arrays import (
     SMALLEST_EIGENVALUES,
     SMALLEST_EIGENVECTORS,
+    Request,
     make_spectrum_array,
-    spectrum_array,
 )
 from pipeline.stages.worker import Stopwatch, stored_record
 
@@ -96,35 +96,40 @@ class SmallestWork:
         ]
 
 
-def figures(session: Session, kernel: str, largest: float) -> dict[str, Any]:
+def figures(session: Session, request: Request, largest: float) -> dict[str, Any]:
     """Store the smallest eigenpairs of a kernel; returns how many solves they took, the smallest, and the gates.
 
     Raises:
         GateError: the matrix has an eigenvalue below minus its noise floor, or the pairs do not converge.
         TasksFailed, Stopped: see there; a rerun resumes at the tiles of the factor that are missing.
     """
-    config, grid = session.config, session.grid
-    count = min(config.spectrum.smallest, grid.n)
+    count = min(session.config.spectrum.smallest, session.grid.n)
     if not count:
         return {}
-    name = spectrum_array(kernel, SMALLEST_EIGENVALUES)
-    if session.journal.latest(name, (0,)) is None:
-        _find(session, kernel, count, largest)
+    name = make_spectrum_array(session, request, SMALLEST_EIGENVALUES, (count,))
+    vectors = make_spectrum_array(session, request, SMALLEST_EIGENVECTORS, (session.grid.n, count))
+    writes = (name, (0,)), (vectors, (0, 0))
+    if any(session.journal.latest(*chunk) is None for chunk in writes):
+        _find(session, request, count, largest, writes)
     note = session.journal.records(name)[(0,)].note
     values = session.store.read_all(name)
-    session.require_gates("spectrum", {kernel: note["gates"]})
+    session.require_gates("spectrum", {request.kernel: note["gates"]})
     return {"smallest": {"count": count, "solves": note["solves"], "least": float(values[0])} | note["gates"]}
 
 
-def _find(session: Session, kernel: str, count: int, largest: float) -> None:
-    grid, token, ridges = session.grid, session.fingerprint("spectrum"), len(session.config.solve.ridge)
-    make_spectrum_array(session, kernel, SMALLEST_EIGENVECTORS, (grid.n, count))
-    name = make_spectrum_array(session, kernel, SMALLEST_EIGENVALUES, (count,))
-    # Behind the factors of the solve stage, which may be half done.
-    factor = Factor(ridges, "float64")
-    session.create(factor.array, (grid.n, grid.n), (grid.tile, grid.tile), fingerprint=f"{token}/{kernel}")
+def _find(
+    session: Session, request: Request, count: int, largest: float, writes: tuple[Chunk, Chunk]
+) -> None:
+    grid, kernel = session.grid, request.kernel
+    factor = Factor(0, "float64", f"spectrum/{kernel}")
+    session.create(
+        factor.array,
+        (grid.n, grid.n),
+        (grid.tile, grid.tile),
+        fingerprint=request.print_of(SMALLEST_EIGENVALUES),
+    )
     shift = FLOORS * noise_floor(largest, grid.n, session.spec.precision)
-    cholesky = CholeskyWork(str(session.directory), token, kernel, grid, (*[0.0] * ridges, shift))
+    cholesky = CholeskyWork(str(session.directory), session.fingerprint("spectrum"), kernel, grid, (shift,))
     tasks = list(
         cholesky_tasks(
             grid.blocks, factor.array, session.journal.done([factor.array]), f"spectrum/{kernel}/factor"
@@ -132,7 +137,6 @@ def _find(session: Session, kernel: str, count: int, largest: float) -> None:
     )
     awaited = {dep for task in tasks for dep in task.deps}
     last = tuple(task.key for task in tasks if task.key not in awaited)
-    writes = ((name, (0,)), (spectrum_array(kernel, SMALLEST_EIGENVECTORS), (0, 0)))
     tasks.append(Task(f"spectrum/{kernel}/smallest", KIND, (), last, writes))
     try:
         session.run(tasks, SmallestWork(cholesky, factor, count, largest), "spectrum")

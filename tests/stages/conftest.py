@@ -13,6 +13,9 @@ import pytest
 from pipeline.config.cluster import SerialCluster
 from pipeline.config.load import validate
 from pipeline.config.model import RunConfig
+from pipeline.errors import PipelineError
+from pipeline.plan import memory
+from pipeline.stages import spectrum_band
 from pipeline.stages.opening import open_prepared
 from pipeline.stages.order import run_stages
 from pipeline.stages.prepare import Prepared, prepare
@@ -67,6 +70,30 @@ class Runner:
         )
         with opened as session:
             return run_stages(session, ready.plan, only=only, shard=shard)
+
+
+class Killed(PipelineError):
+    """Stands for a process that ends in the middle of its work."""
+
+
+def interrupted(monkeypatch: pytest.MonkeyPatch, owner: type, method: str, after: int) -> None:
+    """Let a method of a stage's work fail at its `after`-th call, for good."""
+    real, calls = getattr(owner, method), []
+
+    def call(self, *arguments):
+        calls.append(1)
+        if len(calls) > after:
+            raise Killed("killed")
+        return real(self, *arguments)
+
+    monkeypatch.setattr(owner, method, call)
+
+
+@pytest.fixture
+def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several panels for a few rows."""
+    for module in (memory, spectrum_band):
+        monkeypatch.setattr(module, "band_width", lambda *_: 12)
 
 
 @pytest.fixture

@@ -8,27 +8,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.errors import PipelineError
 from pipeline.opened import Run, open_run
-from pipeline.plan import memory, show
-from pipeline.stages import spectrum_band, spectrum_lanczos
+from pipeline.plan import show
+from pipeline.stages import spectrum_lanczos
 from pipeline.stages.cholesky_work import CholeskyWork
 from pipeline.stages.operator import GramOperator
 from pipeline.stages.spectrum_band import BandWork
 from pipeline.stages.spectrum_count import CountWork
 from pipeline.stages.spectrum_eigh import EighWork
 from pipeline.stages.spectrum_smallest import SmallestWork
-from tests.stages.conftest import ARCHITECTURE, Runner
+from tests.stages.conftest import ARCHITECTURE, Killed, Runner, interrupted
 
 Contents = Callable[[Path], dict[str, bytes]]
 NO_SOLVE = {"method": "none"}
-
-
-@pytest.fixture
-def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Several panels for a few rows."""
-    for module in (memory, spectrum_band):
-        monkeypatch.setattr(module, "band_width", lambda *_: 12)
 
 
 def spectrum(runner: Runner, **fields: object) -> dict:
@@ -66,7 +58,8 @@ def test_band_agrees_with_lapack(runner: Runner, narrow: None, tile: int) -> Non
     wanted = {"trace", "frobenius", "inertia", "pairs", "orthogonality"}
     assert {name for name, gate in metrics["gates"].items() if gate["passed"]} == wanted
     axes = {"eigenvalues": ("mode",), "eigenvectors": ("row", "vector"), "label-power": ("vector", "output")}
-    assert named_axes(run) == axes
+    of_sample = {"label-alignment": ("matrix",), "sample": ("sampled_row", "sampled_column")}
+    assert named_axes(run) == axes | of_sample
 
 
 def test_methods_agree_on_what_they_share(runner: Runner, narrow: None) -> None:
@@ -95,24 +88,7 @@ def test_smallest_pairs_agree_with_lapack(runner: Runner) -> None:
     assert np.linalg.svd(modes[:, :4].T @ vectors, compute_uv=False).min() > 1 - 1e-6
     assert metrics["smallest"]["smallest pairs"]["passed"]
     assert metrics["lambda_min"] == values[0] and metrics["indefinite"] is False
-    assert not any(name.startswith("solution/factor") for name in run.store.names())
-
-
-class Killed(PipelineError):
-    """Stands for a process that ends in the middle of its work."""
-
-
-def interrupted(monkeypatch: pytest.MonkeyPatch, owner: type, method: str, after: int) -> None:
-    """Let a method of a stage's work fail at its `after`-th call, for good."""
-    real, calls = getattr(owner, method), []
-
-    def call(self, *arguments):
-        calls.append(1)
-        if len(calls) > after:
-            raise Killed("killed")
-        return real(self, *arguments)
-
-    monkeypatch.setattr(owner, method, call)
+    assert not any("factor" in name for name in run.store.names())
 
 
 def test_an_indefinite_float32_matrix_is_said_to_be_one(runner: Runner) -> None:
