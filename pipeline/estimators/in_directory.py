@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,8 @@ from pipeline.stages.regression import ALPHA
 from pipeline.stages.session import Session
 from pipeline.stages.solve import problem_of
 from pipeline.stages.solve_cholesky import kept_solve
+from pipeline.store.digest import digest
+from pipeline.store.files import replace_file
 from pipeline.store.place import place
 
 RUN, INPUTS = "run", "inputs"
@@ -46,11 +49,14 @@ class DirectoryFit:
     alpha: np.ndarray
 
     def predict(self, x: np.ndarray) -> np.ndarray:
-        """K(x, X) A, (m, outputs), by the predict stage."""
-        np.save(self.folder / INPUTS / "x_test.npy", x)
-        with _session(self.problem, self.folder, self.cluster, held_out=True) as (session, run):
+        """K(x, X) A, (m, outputs), by the predict stage; solves again where the folder has solved for others since."""
+        held_out = _kept(self.folder, "x_test", x)
+        with _session(self.problem, self.folder, self.cluster, held_out=held_out) as (session, run):
             for stage in ("gram", "solve", "predict"):
                 run(stage)
+            for earlier in held_out.parent.glob("x_test-*.npy"):
+                if earlier != held_out:
+                    earlier.unlink(missing_ok=True)
             return session.store.read_all(PREDICTIONS)[0]
 
     def covariance(self, x: np.ndarray) -> np.ndarray:
@@ -127,9 +133,6 @@ def fit_in_directory(problem: Problem, run_dir: Path | str, cluster: str) -> Dir
             hint="give a directory, or use `ntk run` with `out: s3://…`",
         )
     folder = where / problem.identity
-    (folder / INPUTS).mkdir(parents=True, exist_ok=True)
-    np.save(folder / INPUTS / "x.npy", problem.x)
-    np.save(folder / INPUTS / "y.npy", problem.y)
     with _session(problem, folder, cluster) as (session, run):
         run("gram")
         run("solve")
@@ -137,15 +140,25 @@ def fit_in_directory(problem: Problem, run_dir: Path | str, cluster: str) -> Dir
     return DirectoryFit(problem, folder, cluster, alpha)
 
 
+def _kept(folder: Path, name: str, values: np.ndarray) -> Path:
+    """The file of these values, named by them: another fit or prediction in this folder never stands in its place."""
+    path = folder / INPUTS / f"{name}-{digest(values)[:16]}.npy"
+    if not path.exists():
+        content = io.BytesIO()
+        np.save(content, values)
+        replace_file(path, content.getbuffer())
+    return path
+
+
 @contextlib.contextmanager
 def _session(
-    problem: Problem, folder: Path, cluster: str, *, held_out: bool = False
+    problem: Problem, folder: Path, cluster: str, *, held_out: Path | None = None
 ) -> Iterator[tuple[Session, Callable[[str], dict[str, Any]]]]:
     """The run opened for work, and a function that runs one of its stages and returns all metrics."""
-    inputs = folder / INPUTS
+    x, y = _kept(folder, "x", problem.x), _kept(folder, "y", problem.y)
     document: dict[str, Any] = {
         "data": {
-            "train": {"x": str(inputs / "x.npy"), "y": str(inputs / "y.npy")},
+            "train": {"x": str(x), "y": str(y)},
             "task": problem.task,
             "normalize": "none",
         },
@@ -155,8 +168,8 @@ def _session(
         "cluster": cluster,
         "out": str(folder / RUN),
     }
-    if held_out:
-        document["data"]["test"] = {"x": str(inputs / "x_test.npy")}
+    if held_out is not None:
+        document["data"]["test"] = {"x": str(held_out)}
     config = validate(RunConfig, document, "estimator")
     ready = prepare(config, load_cluster(cluster, folder), folder=folder)
     with open_prepared(

@@ -6,6 +6,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 from functools import cached_property
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -99,7 +100,8 @@ class Problem:
 
 def check(ridge: float, mode: str, precision: str) -> None:
     """Raise InputError for parameters that no fit can use."""
-    if not (isinstance(ridge, int | float) and 0 <= ridge < np.inf):
+    number = isinstance(ridge, Real) and not isinstance(ridge, bool)  # NumPy's booleans are not Real
+    if not (number and 0 <= ridge < np.inf):
         raise InputError(f"ridge must be a finite number and not negative, got {ridge!r}")
     if mode not in NEEDS:
         raise InputError(f"unknown kernel or posterior {mode!r}", hint=f"known are {', '.join(NEEDS)}")

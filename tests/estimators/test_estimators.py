@@ -12,6 +12,7 @@ import pytest
 from sklearn.base import clone
 from sklearn.datasets import load_digits
 from sklearn.model_selection import GridSearchCV
+from sklearn.multioutput import MultiOutputRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
@@ -114,6 +115,51 @@ def test_another_ridge_reuses_the_tiles(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 2
 
 
+@pytest.mark.parametrize(
+    ("model", "y", "other"),
+    [
+        (NTKRegressor(ridge=RIDGE), Y, 2 * Y),
+        (NTKClassifier(ridge=RIDGE), LABELS, LABELS[::-1].copy()),
+        (NTKGaussianProcess(ridge=RIDGE), Y, 3 * Y[:, :1]),
+    ],
+    ids=lambda case: type(case).__name__,
+)
+def test_fits_that_share_a_directory_keep_apart(tmp_path: Path, model: Any, y: Any, other: Any) -> None:
+    model = clone(model).set_params(run_dir=tmp_path, cluster="serial")
+    first = clone(model).fit(X, y)
+    before = first.predict(X_NEW)
+    (folder,) = tmp_path.iterdir()
+    tiles = {file: file.stat().st_mtime_ns for file in (folder / "run/store.zarr/gram").rglob("c/*/*")}
+    second = clone(model).set_params(ridge=2 * RIDGE).fit(X, other)
+    alone = clone(model).set_params(ridge=2 * RIDGE, run_dir=None).fit(X, other)
+    mixed = clone(NTKRegressor()).set_params(run_dir=tmp_path, cluster="serial").fit(X, Y[:, 1])
+    for _ in range(2):
+        assert np.array_equal(pickle.loads(pickle.dumps(first)).predict(X_NEW), before)
+        if isinstance(model, NTKClassifier):
+            np.testing.assert_array_equal(second.predict(X_NEW), alone.predict(X_NEW))
+        else:
+            np.testing.assert_allclose(second.predict(X_NEW), alone.predict(X_NEW), rtol=1e-8, atol=1e-10)
+        assert mixed.predict(X_NEW[:4]).shape == (4,)
+    if isinstance(model, NTKGaussianProcess):
+        np.testing.assert_allclose(
+            second.predict(X_NEW, return_cov=True)[1], alone.predict(X_NEW, return_cov=True)[1], atol=1e-9
+        )
+        assert second.log_marginal_likelihood() == pytest.approx(alone.log_marginal_likelihood(), rel=1e-9)
+    assert tiles and all(file.stat().st_mtime_ns == time for file, time in tiles.items())
+
+
+def test_outputs_one_by_one_in_a_directory_are_those_of_all(tmp_path: Path) -> None:
+    model = NTKRegressor(run_dir=tmp_path, cluster="serial", ridge=RIDGE)
+    together, apart = clone(model).fit(X, Y), MultiOutputRegressor(clone(model)).fit(X, Y)
+    np.testing.assert_allclose(apart.predict(X_NEW), together.predict(X_NEW), rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("ridge", [np.float32(1e-3), np.int64(1), 1])
+def test_numbers_of_numpy_are_ridges(ridge: Any) -> None:
+    given, plain = NTKRegressor(ridge=ridge).fit(X, Y), NTKRegressor(ridge=float(ridge)).fit(X, Y)
+    np.testing.assert_array_equal(given.dual_coef_, plain.dual_coef_)
+
+
 def test_grid_search_in_a_pipeline() -> None:
     digits = load_digits()
     x, y = digits.data[:240], digits.target[:240]
@@ -148,6 +194,8 @@ def test_single_precision_is_near() -> None:
     [
         (NTKRegressor(kernel="rbf"), "kernel must be"),
         (NTKRegressor(ridge=-1.0), "ridge must be"),
+        (NTKRegressor(ridge=True), "ridge must be"),
+        (NTKRegressor(ridge=np.float64("nan")), "ridge must be"),
         (NTKRegressor(precision="half"), "precision must be"),
         (NTKRegressor(shape=(2, 2)), "4 entries, X has 5 features"),
         (NTKRegressor(["Reluu"]), "Reluu"),
