@@ -32,6 +32,7 @@ def run_stages(
     if shard is not None and "gram" in session.stages:
         from pipeline.stages import gram
 
+        session.begin("gram")
         return {"directory": str(session.directory), "gram": gram.run(session, shard=shard)}
     only = "gram" if shard is not None else only
     skipped = {stage.name: stage.skipped for stage in plan.stages if stage.skipped}
@@ -48,6 +49,7 @@ def run_stages(
         lost = name == "report" and not layout.report.exists()
         if lost or session.finished(name) is None:
             # Imported only when there is something to do: resuming a finished run loads no plotting, no solver.
+            session.begin(name)
             import_module(f"pipeline.stages.{name}").run(session)
         _write_metrics(session.directory, collected(session))
     document = {"directory": str(session.directory), "seconds": time.perf_counter() - began}

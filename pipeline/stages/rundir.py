@@ -20,6 +20,9 @@ from pipeline.store.place import Place
 
 _FACTS = {"identity", "fields", "stages", "rows", "tile"}
 
+REPLACING = "replacing"
+"""Status of a stage that was recorded, and then begun for another configuration."""
+
 _VERSIONED = ("ntk-pipeline", "jax", "numpy", "scipy", "zarr", "distributed")
 
 
@@ -65,7 +68,7 @@ def refuse_other(directory: Place, stored: dict[str, Any], identity: Depends) ->
 
 
 def refuse_stale(directory: Place, facts: dict[str, Any], journal: Journal, stage: str) -> None:
-    """Stop when what is stored of a stage was computed for another configuration than the present one.
+    """Stop when what is stored of a stage, or part of it, was computed for another configuration than the present one.
 
     Raises:
         InputError: naming the fields that differ.
@@ -80,15 +83,15 @@ def refuse_stale(directory: Place, facts: dict[str, Any], journal: Journal, stag
 
 
 def changes(facts: dict[str, Any], stage: str, record: StageRecord) -> list[str]:
-    """The fields that changed since a stage was recorded, one line each; none while the record is of the present
+    """The fields that changed since a stage was recorded, one line each; none while what is stored is of the present
     configuration."""
     if stage not in facts["stages"]:
         return [f"this run has no {stage} stage"]
     now = stored_fields(facts, facts["stages"][stage])
+    if record.fingerprint == fingerprint(now):
+        return ["part of it was replaced for another configuration"] * (record.status == REPLACING)
     # A stage that is being repaired is recorded by its fingerprint alone.
-    return (
-        [] if record.fingerprint == fingerprint(now) else differences(record.metrics.get("depends", {}), now)
-    )
+    return differences(record.metrics.get("depends", {}), now)
 
 
 def stored_fields(facts: dict[str, Any], names: list[str]) -> Depends:

@@ -23,6 +23,7 @@ from pipeline.runtime.counters import counters
 from pipeline.runtime.drive import drive
 from pipeline.runtime.events import Event, Finished, Started, Summary, TaskDone
 from pipeline.runtime.executor import Work
+from pipeline.stages import rundir
 from pipeline.stages.depends import Depends, fingerprint
 from pipeline.stages.kernels import KernelSpec
 from pipeline.stages.worker import Stopwatch, stored_record
@@ -97,6 +98,17 @@ class Session:
         if record is None or record.status != "done" or record.fingerprint != self.fingerprint(stage):
             return None
         return record.metrics["metrics"]
+
+    def begin(self, stage: str) -> None:
+        """Record that a stage is at work, before it changes anything. Over what another configuration left it says so:
+        until it is done, what is stored is neither's."""
+        record, now = self.journal.stage(stage), self.fingerprint(stage)
+        if record is None:
+            self.writer.stage(stage, now, "started", {"depends": self.stages[stage]})
+        elif record.status != rundir.REPLACING and record.fingerprint != now:
+            before = {"depends": record.metrics.get("depends", {})}
+            self.writer.stage(stage, record.fingerprint, rundir.REPLACING, before)
+        self.journal.refresh()
 
     def finish(self, stage: str, metrics: dict[str, Any]) -> dict[str, Any]:
         """Record that a stage is done, with its figures; returns them."""

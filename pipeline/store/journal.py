@@ -41,7 +41,7 @@ class StageRecord:
     Attributes:
         name: as ``gram``.
         fingerprint: of everything that its result depends on.
-        status: as ``started`` or ``done``.
+        status: as ``started``, ``done`` or ``replacing``.
         metrics: its figures, JSON values.
         at: Unix time, for people only.
     """
