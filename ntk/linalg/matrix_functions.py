@@ -13,7 +13,8 @@ same equation with the residual for y, so with λ_min(A) ≥ μ ≥ 0
 
     ‖error(τ)‖ ≤ min( ∫₀^τ residual(σ) dσ, residual(τ) · relaxation(μ, τ) ),
 
-and the integral is an entry of a function of T again.
+and the integral is an entry of a function of T again. To either is added what rounding errors may do: products are
+those of a matrix within a few ε λ_max of A, which changes α by at most as much · ‖α‖ · relaxation(μ, τ).
 """
 
 from __future__ import annotations
@@ -32,6 +33,11 @@ from scipy.linalg import eigh_tridiagonal
 from ntk.tracing import traced
 
 Product = Callable[[NDArray[np.float64]], NDArray[np.float64]]
+
+_ROUNDING = 8 * float(np.finfo(np.float64).eps)
+"""Of products and sums, in units of λ_max."""
+_MEANINGLESS = 0.1
+"""A relative error by rounding above which coefficients say nothing."""
 
 _CHECK_EVERY = 5
 _CHECK_GROWTH = 8
@@ -66,10 +72,10 @@ class GradientFlow:
 
     Attributes:
         coefficients: (times, n, r).
-        bounds: (times, r), ‖error‖₂ of each column is at most this but for rounding errors; infinite for infinite time
-            with `lower` = 0.
+        bounds: (times, r), ‖error‖₂ of each column is at most this, rounding errors in float64 included; infinite for
+            infinite time with `lower` = 0, unless the Krylov space is everything.
         residuals: (times, r), ‖y − A α − α'‖₂ of each column; at infinite time ‖y − A α‖₂.
-        converged: whether every column met the tolerance.
+        converged: whether every column met the tolerance, or what rounding errors leave of it.
         products: passes over the matrix.
     """
 
@@ -92,8 +98,9 @@ def gradient_flow(
     """A⁻¹ (I − e^{−Aτ}) y for a symmetric positive semi-definite A, at all times from one Krylov space.
 
     It takes about √(τ λ_max) steps times the digits wanted, and for τ beyond 1/λ_min as many as conjugate gradients.
-    The basis takes 8 · n · r · max_products bytes. No answer is better than A's own rounding errors let it be: where
-    these allow a relative error above `tolerance`, 8 ε λ_max min(τ, 1/lower) is asked for instead.
+    The basis takes 8 · n · r · max_products bytes. No answer is better than rounding errors let it be: where their
+    bound, 8 ε λ_max min(τ, 1/lower) relative, is above `tolerance`, steps end there, and where it is above 0.1 nothing
+    converges.
 
     Args:
         product: X ↦ A X for X of shape (n, r), float64.
@@ -114,6 +121,9 @@ def gradient_flow(
         raise ValueError(f"times and lower must be at least 0, got {times} and {lower}")
     if not np.isfinite(columns).all():
         raise ValueError("y is not finite")
+    # Squares of columns of any finite size stay within the range.
+    sizes = np.abs(columns).max(axis=0, initial=0.0)
+    columns = columns / np.where(sizes > 0, sizes, 1.0)
     space = _Lanczos(product, columns, min(max_products, len(columns)))
     check = 0
     while True:
@@ -124,8 +134,13 @@ def gradient_flow(
             known = _evaluated(space, tau, lower, tolerance)
             if known.converged or last:
                 columns = np.matmul(known.weights.transpose(1, 0, 2), space.basis[:, : space.size])
-                coefficients = np.ascontiguousarray(columns.transpose(1, 2, 0))
-                return GradientFlow(coefficients, known.bounds, known.residuals, known.converged, space.size)
+                coefficients = np.ascontiguousarray(columns.transpose(1, 2, 0)) * sizes
+                bounds, residuals = (_scaled(a, sizes) for a in (known.bounds, known.residuals))
+                return GradientFlow(coefficients, bounds, residuals, known.converged, space.size)
+
+
+def _scaled(values: NDArray[np.float64], sizes: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.where(sizes > 0, values * np.where(sizes > 0, sizes, 1.0), 0.0)
 
 
 class _Lanczos:
@@ -191,6 +206,7 @@ def _evaluated(space: _Lanczos, tau: NDArray[np.float64], lower: float, toleranc
         values, vectors = eigh_tridiagonal(space.alpha[c, :size], space.beta[c, : size - 1])
         values = _not_negative(values, n)
         first, last = vectors[0] * space.norms[c], vectors[-1] * space.beta[c, size - 1]
+        least = max(lower, _least(values, n)) if size == n else lower
         for index, time in enumerate(tau):
             if np.isinf(time) and values[0] == 0:
                 bounds[index, c] = residuals[index, c] = np.inf
@@ -198,19 +214,26 @@ def _evaluated(space: _Lanczos, tau: NDArray[np.float64], lower: float, toleranc
                 continue
             weights = first * relaxation(values, time)
             all_weights[index, c, :size] = vectors @ weights
-            residual = abs(float(last @ weights))
-            simple = residual * float(relaxation(np.float64(lower), time)) if residual else 0.0
+            residual, length = abs(float(last @ weights)), float(np.linalg.norm(weights))
+            longest = float(relaxation(np.float64(least), time))
+            simple = residual * longest if residual else 0.0
             whole = np.inf
             if np.isfinite(time):
                 whole = abs(float(last @ (first * integrated_relaxation(values, time))))
-            residuals[index, c], bounds[index, c] = residual, min(simple, whole)
-            if np.isinf(time) and lower == 0:
+            rounding = _ROUNDING * max(1.0, values[-1] * longest) if time else 0.0
+            residuals[index, c] = residual
+            bounds[index, c] = min(simple, whole) + (rounding * length if length else 0.0)
+            if np.isinf(time) and least == 0:
                 converged &= residual <= tolerance * space.norms[c]
             else:
-                known = np.finfo(np.float64).eps * values[-1] * float(relaxation(np.float64(lower), time))
-                length = float(np.linalg.norm(weights))
-                converged &= bounds[index, c] <= max(tolerance, 8 * known) * length
+                converged &= min(simple, whole) <= max(tolerance, rounding) * length
+                converged &= rounding < _MEANINGLESS
     return _Known(all_weights, bounds, residuals, bool(converged))
+
+
+def _least(values: NDArray[np.float64], n: int) -> float:
+    """What the least of all eigenvalues is at least."""
+    return max(0.0, float(values[0] - n * np.finfo(np.float64).eps * values[-1]))
 
 
 def _not_negative(values: NDArray[np.float64], n: int) -> NDArray[np.float64]:

@@ -15,6 +15,7 @@ from ntk.linalg.matrix_functions import relaxation
 from ntk.predict.axes import Targets, floating, library, matrix, returned, wide, zipped
 from ntk.predict.mse import check_cross, check_reachable, finite, flow_times
 from ntk.predict.posterior import Gaussian, asked_modes, ensemble_covariance, gaussians, gp_inference, named
+from ntk.predict.resolved import resolved
 from ntk.predict.training import TrainingKernel
 from ntk.tracing import concrete
 
@@ -56,7 +57,8 @@ def gradient_descent_mse_ensemble(
 
     Raises:
         ValueError: an unknown kernel in `get`, times below zero, kernels or targets that do not fit or are not finite.
-        numpy.linalg.LinAlgError: Θ or 𝒦 is indefinite, or singular for infinite time.
+        numpy.linalg.LinAlgError: Θ or 𝒦 is indefinite, or singular for infinite time, or times are so long that its
+            rounding errors decide outputs on test rows.
     """
     function(kernel_fn, "kernel_fn", "that of a layer is layer.kernel_fn")
     y = finite(y_train, "y_train")
@@ -106,20 +108,29 @@ def gradient_descent_mse_ensemble(
         rows, cross = kernels[name].shape[::2], matrix(wide(kernels[name]))
         check_cross(cross, train(name))
         seen = cross @ vectors
-        means = [seen @ (relaxation(values, tau)[:, None] * modes(name)) for tau in times.reshape(-1, 1)]
+        each = times.reshape(-1, 1)
+        size = np.abs(targets.columns(y)).max(axis=0)
+        means = []
+        for tau in each:
+            decay = relaxation(values, tau)
+            alpha = decay[:, None] * modes(name)
+            means.append(resolved(seen @ alpha, seen * decay, alpha, train(name), size))
         if prior is None:
-            covariances = []
-        elif name == "nngp":
-            prior = matrix(wide(prior))
-            covariances = [
-                prior - (seen * relaxation(values, 2 * tau)) @ seen.T for tau in times.reshape(-1, 1)
-            ]
-        else:
-            prior, first = matrix(wide(prior)), matrix(wide(kernels["nngp"])) @ vectors
-            covariances = [
-                ensemble_covariance(seen * relaxation(values, tau), first, prior, initial(name))
-                for tau in times.reshape(-1, 1)
-            ]
+            return means, [], rows
+        prior = matrix(wide(prior))
+        variance = library(prior).max(library(prior).diagonal(prior))
+        first = None if name == "nngp" else matrix(wide(kernels["nngp"])) @ vectors
+        covariances = []
+        for tau in each:
+            if first is None:
+                weights = seen * relaxation(values, 2 * tau)
+                found, alpha = prior - weights @ seen.T, weights.T
+            else:
+                decay = relaxation(values, tau)
+                weights = seen * decay
+                found = ensemble_covariance(weights, first, prior, initial(name))
+                alpha = 2 * (decay * (weights @ initial(name) - first)).T
+            covariances.append(resolved(found, weights, alpha, train(name), variance))
         return means, covariances, rows
 
     def predict_fn(

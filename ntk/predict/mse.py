@@ -10,6 +10,7 @@ import numpy as np
 from ntk.arrays import real, within
 from ntk.linalg.matrix_functions import relaxation
 from ntk.predict.axes import Targets, floating, library, matrix, one_kernel, returned, wide
+from ntk.predict.resolved import resolved
 from ntk.predict.training import TrainingKernel
 from ntk.tracing import concrete
 
@@ -45,7 +46,8 @@ def gradient_descent_mse(
     Raises:
         ValueError: kernels or targets of wrong shapes, not finite or not symmetric; no times, or some below zero;
             nothing asked; complex numbers, masked entries and what else is no array of real numbers.
-        numpy.linalg.LinAlgError: Θ is indefinite, or singular for infinite time.
+        numpy.linalg.LinAlgError: Θ is indefinite, or singular for infinite time, or times are so long that its rounding
+            errors decide outputs on test rows.
     """
     y, k_train_train = finite(y_train, "y_train"), one_kernel(k_train_train, "k_train_train")
     targets = Targets.of(y, trace_axes)
@@ -85,7 +87,7 @@ class _Moved:
         values, vectors = self.train_kernel.eigenpairs
         xp = library(self.times, self.missing)
         gone = -xp.expm1(-values * self.times.reshape(-1, 1))
-        return start + self._outputs(vectors, gone, self.train_kernel.rows)
+        return start + self._outputs(vectors, gone, self.train_kernel.rows, bounded=True)
 
     def test(self, k_test_train: Any, start: Any) -> Any:
         rows, cross = k_test_train.shape[::2], matrix(k_test_train)
@@ -97,11 +99,17 @@ class _Moved:
         weights = relaxation(values, self.times.reshape(-1, 1))
         return start + self._outputs(cross @ vectors, weights, rows)
 
-    def _outputs(self, left: Any, weights: Any, rows: tuple[int, ...]) -> Any:
-        """left · diag(weights[t]) · Vᵀ · missing for every time."""
+    def _outputs(self, left: Any, weights: Any, rows: tuple[int, ...], *, bounded: bool = False) -> Any:
+        """left · diag(weights[t]) · Vᵀ · missing for every time; `bounded`: weights are at most one."""
         xp = library(left, weights, self.missing)
         modes = self.train_kernel.eigenpairs.vectors.T @ self.missing
-        columns = xp.stack([left @ (w[:, None] * modes) for w in weights])
+        size = xp.max(xp.abs(self.missing), axis=0)
+        columns = []
+        for w in weights:
+            alpha = w[:, None] * modes
+            found = left @ alpha
+            columns.append(found if bounded else resolved(found, left * w, alpha, self.train_kernel, size))
+        columns = xp.stack(columns)
         outputs = self.targets.outputs(columns, rows)
         return outputs.reshape(*self.times.shape, *outputs.shape[1:])
 

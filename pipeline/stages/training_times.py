@@ -7,6 +7,7 @@ and this process orthogonalises (`ntk.linalg.matrix_functions`).
 from __future__ import annotations
 
 import numpy as np
+from numpy.linalg import LinAlgError
 
 from ntk.linalg.matrix_functions import gradient_flow
 from pipeline.errors import GateError
@@ -20,12 +21,15 @@ FLOW = "predictions/flow"
 TOLERANCE = 1e-6
 """Relative error of the coefficients that is promised for each output at each time."""
 
+_SHORTER = "leave out the longest times: a network trained that long is close to a small ridge"
+
 
 def store_flow(session: Session) -> list[float]:
     """Compute the coefficients for `predict.times` where they are not stored; returns the relative error bound of each.
 
     Raises:
-        GateError: the steps that fit the plan do not reach the accuracy promised.
+        GateError: the steps that fit the plan, or float64, do not reach the accuracy promised; or the matrix has a
+            negative eigenvalue.
         TasksFailed, Stopped: from the products.
     """
     times, y = session.config.predict.times, session.targets
@@ -36,7 +40,14 @@ def store_flow(session: Session) -> list[float]:
         operator = stored_operator(session, session.config.solve_kernel, "gram")
         tau = np.array(times) / y.size
         # Half of what is promised, because converged to it and below it are two things.
-        flow = gradient_flow(operator.matvec, y, tau, tolerance=TOLERANCE / 2, max_products=FLOW_STEPS)
+        limits = {"tolerance": TOLERANCE / 2, "max_products": FLOW_STEPS}
+        try:
+            flow = gradient_flow(operator.matvec, y, tau, **limits)
+        except LinAlgError as error:
+            raise GateError(
+                f"predict.times: {str(error).partition(chr(10))[0]}",
+                hint=f"{_SHORTER}, or take precision: float64",
+            ) from error
         lengths = np.linalg.norm(flow.coefficients, axis=1)
         bounds = np.divide(flow.bounds, lengths, out=np.zeros_like(lengths), where=lengths > 0).max(axis=1)
         if not (flow.converged and bounds.max() < TOLERANCE):
@@ -44,7 +55,7 @@ def store_flow(session: Session) -> list[float]:
             raise GateError(
                 f"predict.times: after {flow.products} products with the matrix the coefficients at time "
                 f"{times[worst]:g} are known to {bounds[worst]:.2g} only, {TOLERANCE:g} is promised",
-                hint="leave out the longest times: a network trained that long is close to a small ridge",
+                hint=_SHORTER,
             )
         for index, alpha in enumerate(flow.coefficients):
             note = {"error_bound": float(bounds[index]), "products": flow.products}

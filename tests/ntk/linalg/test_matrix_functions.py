@@ -49,7 +49,7 @@ def test_flow_is_within_its_bound(lowest: float, lower: float) -> None:
     for time, alpha, bounds in zip(times, flow.coefficients, flow.bounds, strict=True):
         exact = vectors @ (relaxation(values, time)[:, None] * (vectors.T @ y))
         errors, length = np.linalg.norm(alpha - exact, axis=0), np.linalg.norm(exact, axis=0)
-        rounding = 1e-13 * max(1.0, time) * length + 1e-300
+        rounding = 1e-13 * max(1.0, time) * length  # of eigh
         assert np.all(errors <= bounds + rounding)
         assert np.all(errors <= 2e-9 * length + rounding)
 
@@ -66,6 +66,36 @@ def test_bound_holds_long_before_convergence() -> None:
                 exact = vectors @ (relaxation(values, time) * (vectors.T @ y))
                 error = np.linalg.norm(alpha[:, 0] - exact)
                 assert error <= bound[0] + 1e-12 * np.linalg.norm(exact)
+
+
+@pytest.mark.parametrize("time", [1e-3, 1e2, 1e6, 1e10, 1e12, 1e14, 1e17, 1e22, 1e100])
+@pytest.mark.parametrize("kind", ["graded", "pairs of equal rows", "dense"])
+def test_bound_covers_rounding_at_any_time(time: float, kind: str) -> None:
+    """Of matrices whose eigenvectors are known exactly, or whose condition lets eigh know them well enough."""
+    y = np.random.default_rng(1).standard_normal((40, 2)) * [1.0, 1e-200]
+    if kind == "graded":
+        rates = 10.0 ** -np.arange(0, 20, 0.5)
+        dense, exact = np.diag(rates), relaxation(rates, time)[:, None] * y
+    elif kind == "dense":
+        dense = matrix(40, 1e-3)
+        values, vectors = np.linalg.eigh(dense)
+        exact = vectors @ (relaxation(values, time)[:, None] * (vectors.T @ y))
+    else:
+        rates = np.geomspace(1e-3, 1.0, 20)
+        dense = np.kron(np.diag(rates), np.ones((2, 2)))
+        mean, half = (y[::2] + y[1::2]) / 2, (y[::2] - y[1::2]) / 2
+        moved = relaxation(2 * rates, time)[:, None] * mean
+        exact = np.stack([moved + time * half, moved - time * half], axis=1).reshape(40, 2)
+    flow = gradient_flow(lambda x: dense @ x, y, [time])
+    # BLAS may not square 1e-200.
+    errors, lengths = (
+        np.linalg.norm(a / [1.0, 1e-200], axis=0) for a in (flow.coefficients[0] - exact, exact)
+    )
+    bounds = flow.bounds[0] / [1.0, 1e-200]
+    assert np.all(errors <= bounds + (1e-12 * lengths if kind == "dense" else 0.0))
+    assert np.all(errors <= 0.2 * lengths) or not flow.converged
+    if kind == "dense":  # nothing in it is near zero: long times are like infinite ones
+        assert flow.converged and np.all(bounds <= 1e-8 * lengths)
 
 
 def test_infinite_time_solves() -> None:
