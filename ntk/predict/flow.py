@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from numpy.typing import NDArray
 from scipy.integrate import DOP853
+from scipy.linalg import eigh
 
 from ntk.arrays import function, within
 from ntk.predict.axes import Targets, floating, matrix, one_kernel, returned, wide
@@ -20,7 +22,7 @@ from ntk.tracing import concrete
 RELATIVE_TOLERANCE, ABSOLUTE_TOLERANCE = 1e-10, 1e-12
 """Of the integration, per step; absolute in units of the largest starting output or target."""
 STILL = 1e-9
-"""Infinite time is reached when the outputs move at this share of the speed they moved at, at the fastest."""
+"""Infinite time is reached when speed and gradient have fallen to this share of the largest they were."""
 MAX_STEPS = 100_000
 
 
@@ -59,12 +61,14 @@ def gradient_descent(
     Returns:
         ``predict_fn(t=None, fx_train_or_state_0=0., fx_test_0=None, k_test_train=None)``: outputs as in
         `gradient_descent_mse`, the axes of t first, at times t of any order. t None integrates until nothing moves any
-        more. An `ODEState` (with its own test outputs; `fx_test_0` None) is answered by an `ODEState`.
+        more and the gradient has fallen to 1e-9 of the largest it was, but along eigenvectors of Θ whose eigenvalues
+        are zero to working precision, where nothing ever moves: in as many steps as the condition of Θ. An `ODEState`
+        (with its own test outputs; `fx_test_0` None) is answered by an `ODEState`.
 
     Raises:
         ValueError: kernels, targets or states of wrong shapes, not finite or not symmetric; negative times.
-        RuntimeError: the integration does not come to an end: the loss has no finite minimum (t None), η t is too
-            large, or outputs diverge.
+        RuntimeError: the integration does not come to an end: the loss has no finite minimum or Θ is too
+            ill-conditioned (t None), η t is too large, or outputs diverge.
     """
     y, k_train_train = finite(y_train, "y_train"), one_kernel(k_train_train, "k_train_train")
     targets, dtype = Targets.of(y, trace_axes), floating(k_train_train)
@@ -108,7 +112,8 @@ def gradient_descent(
             shapes.append(targets.output_shape(k_test_train.shape[::2]))
         flow = _Flow(targets, kernels, shapes, force, friction)
         times = asked_times(np.inf if t is None else t)
-        ends = integrate(flow.velocity, flow.packed(given), times.ravel() * unit, flow.scale(y, given))
+        start, ends_at = flow.packed(given), times.ravel() * unit
+        ends = integrate(flow.velocity, start, ends_at, flow.scale(y, given), flow.gradient)
         parts = [returned(part.reshape(*times.shape, *part.shape[1:]), dtype) for part in flow.unpacked(ends)]
         state = flow.state(parts)
         if stateful:
@@ -151,6 +156,16 @@ class _Flow:
             return pull
         moving = state[len(state) // 2 :]
         return np.concatenate([moving, pull + self.friction * moving])
+
+    def gradient(self, state: NDArray[np.float64]) -> float:
+        """The largest component of the gradient along eigenvectors of Θ whose eigenvalues are not zero to rounding."""
+        return float(np.abs(self._moving.T @ self.force(state[: self.sizes[0]])).max(initial=0.0))
+
+    @cached_property
+    def _moving(self) -> NDArray[np.float64]:
+        values, vectors = eigh(self.kernels[0], driver="evd")
+        sizes = np.abs(values)
+        return vectors[:, sizes > len(sizes) * np.finfo(np.float64).eps * sizes.max()]
 
     def packed(self, state: ODEState) -> NDArray[np.float64]:
         outputs, velocities = (state.fx_train, state.fx_test), (state.qx_train, state.qx_test)
@@ -196,10 +211,11 @@ def integrate(
     start: NDArray[np.float64],
     times: NDArray[np.float64],
     scale: float,
+    gradient: Callable[[NDArray[np.float64]], float],
 ) -> NDArray[np.float64]:
     """The solution of u' = velocity(u), u(0) = start, at every one of `times`: (times, len(start)).
 
-    An infinite time is reached when the velocity has fallen to `STILL` of the fastest seen.
+    An infinite time is reached when the velocity and `gradient(u)` have fallen to `STILL` of the largest seen.
 
     Raises:
         RuntimeError: more than `MAX_STEPS` steps, or the step size vanishes.
@@ -212,6 +228,7 @@ def integrate(
     fastest = float(np.abs(velocity(start)).max())
     if fastest == 0:
         return ends
+    steepest = gradient(start) if np.isinf(times).any() else 0.0
     solver = DOP853(
         lambda _, u: velocity(u), 0.0, start, float(times[waiting[-1]]),
         rtol=RELATIVE_TOLERANCE, atol=ABSOLUTE_TOLERANCE * scale,
@@ -229,11 +246,15 @@ def integrate(
             speed = float(np.abs(solver.f).max())
             fastest = max(fastest, speed)
             if speed <= STILL * fastest:
-                ends[waiting] = solver.y
-                return ends
+                steep = gradient(solver.y)
+                steepest = max(steepest, steep)
+                if steep <= STILL * steepest:
+                    ends[waiting] = solver.y
+                    return ends
         if not waiting:
             return ends
     raise RuntimeError(
         f"gradient flow is not at its end after {MAX_STEPS:,} steps, at t = {solver.t:.3g}\n"
-        "hint: ask for a smaller t; for infinite time the loss must have a finite minimum"
+        "hint: ask for a smaller t; for infinite time the loss must have a finite minimum and the kernel no eigenvalue "
+        "that is tiny beside the largest (gradient_descent_mse takes any)"
     )

@@ -45,3 +45,20 @@ def test_what_cannot_be_reached_is_refused(runner: Runner, monkeypatch: pytest.M
     for times in ([-1.0], [1.0, 1.0], [float("inf")]):
         with pytest.raises(InputError, match=r"predict\.times"):
             runner.prepare(predict={"times": times})
+
+
+@pytest.mark.filterwarnings("ignore::pipeline.data.DataWarning")
+def test_times_that_rounding_decides_are_refused(runner: Runner) -> None:
+    np.save(runner.folder / "x.npy", np.repeat(runner.x[::2], 2, axis=0))
+    with pytest.raises(GateError, match=r"time 1e\+20 are known to .* only"):
+        runner.run(predict={"times": [10.0, 1e20]}, **BRIEF)
+    with pytest.raises(GateError, match=r"(?s)predict\.times: the matrix has an eigenvalue.*float64"):
+        smooth = [ARCHITECTURE[0], "Erf", ARCHITECTURE[2]]  # which rounding to float32 makes indefinite
+        single = {"architecture": smooth, "precision": "float32"}
+        runner.run(
+            predict={"times": [1e12]},
+            kernel=single,
+            solve={"ridge": 1e-2},
+            out=str(runner.folder / "single"),
+            **BRIEF,
+        )

@@ -67,6 +67,15 @@ def test_cross_entropy_obeys_its_equation() -> None:
     assert now.shape == (M, 2)
 
 
+@pytest.mark.parametrize("momentum", [None, 0.9])
+def test_infinite_time_waits_for_slow_modes_but_not_for_still_ones(momentum: float | None) -> None:
+    theta, y = np.diag([1.0, 0.5, 3e-3, 0.0]), np.array([[1.0], [-2.0], [3.0], [4.0]])
+    cross = np.array([[0.5, 0.2, 1e-3, 0.0]])
+    train, test = predict.gradient_descent(squares, theta, y, momentum=momentum)(None, 0.0, 0.0, cross)
+    np.testing.assert_allclose(train, y * np.sign(np.diag(theta))[:, None], atol=1e-7)
+    np.testing.assert_allclose(test, cross[:, :3] @ (y[:3] / np.diag(theta)[:3, None]), rtol=1e-6)
+
+
 def test_what_has_no_end_or_no_sense_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ntk.predict.flow.MAX_STEPS", 50)
     labels = (Y.max(axis=1, keepdims=True) == Y).astype(float)
