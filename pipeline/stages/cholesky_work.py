@@ -35,8 +35,9 @@ GATES_KIND = "gates"
 RESIDUAL = "solution/residual"
 """‖Y − (K + λI) A‖ of every ridge with a float64 factor, (ridges, outputs); its records hold the gates."""
 
-PROBED_ROWS = 8
-"""Entries of the inverse's diagonal that are computed to float64 accuracy beside a float32 factor, to judge it by."""
+PROBED_ROWS = 4
+"""As many entries of the inverse's diagonal, spread evenly, and as many where pivots are smallest, are computed to
+float64 accuracy beside a float32 factor, to judge it by."""
 
 Precision = Literal["float64", "float32"]
 
@@ -102,6 +103,11 @@ class Triangle:
     def product(self, vectors: np.ndarray) -> np.ndarray:
         """UᵀU X."""
         return substitution.factor_product(self.tile, self.blocks, vectors)
+
+    def least_pivots(self, count: int) -> np.ndarray:
+        """Rows with the smallest U_ii, (count,): (A⁻¹)_ii is at least 1 / U_ii²."""
+        diagonals = [np.diagonal(self.tile(block, block)).copy() for block in range(len(self.blocks))]
+        return np.argsort(np.concatenate(diagonals), kind="stable")[:count]
 
     def log_determinant(self) -> float:
         """log det UᵀU."""
@@ -225,7 +231,8 @@ class CholeskyWork:
         diagonal."""
         y = targets(self.directory, self.token, self.grid)
         n, outputs = y.shape
-        rows = np.unique(np.linspace(0, n - 1, PROBED_ROWS).astype(int))
+        spread = np.linspace(0, n - 1, PROBED_ROWS).astype(int)
+        rows = np.union1d(spread, triangle.least_pivots(PROBED_ROWS))
         rhs = np.zeros((n, outputs + len(rows)))
         rhs[:, :outputs] = y
         rhs[rows, outputs + np.arange(len(rows))] = 1.0

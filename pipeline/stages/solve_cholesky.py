@@ -252,12 +252,16 @@ def _solved(session: Session, problem: Regression, choice: Choice) -> Solved:
     inverse = _inverse_diagonal(session, factor)
     note = session.journal.records(ALPHA)[factor.index, 0, 0].note
     trace = math.fsum(inverse)
+    shift, total = problem.shifts[factor.index], n * problem.norms.mean_diagonal
+    # Where λ is large, n − λ tr A⁻¹ is rounding; by Jensen's inequality and 1 / (κ + λ) ≤ 1 / λ it lies between these.
+    least = total / (problem.norms.frobenius**2 / total + shift)
+    most = min(n, total / shift) if shift > 0 else n
     figures: dict[str, Any] = {
         "factor": note["factor"],
         "log_determinant": note["log_determinant"],
         "log_marginal_likelihood": -0.5
         * (float(np.vdot(y, alpha)) + outputs * (note["log_determinant"] + n * math.log(2 * math.pi))),
-        "degrees_of_freedom": n - problem.shifts[factor.index] * trace,
+        "degrees_of_freedom": min(max(n - shift * trace, least), most),
         # ‖Y − KA‖² / (n c) over (tr(I − H) / n)²; λ cancels, so that it holds for λ = 0 too (Golub, Heath, Wahba 1979).
         "gcv_rmse": float(np.linalg.norm(alpha)) / math.sqrt(n * outputs) / (trace / n),
     }

@@ -78,6 +78,28 @@ def test_float32_falls_back_says_so_and_agrees(runner: Runner, in_memory: bool) 
     assert not [name for name in names if "factor" in name]
 
 
+@pytest.mark.filterwarnings("ignore::pipeline.data.DataWarning")
+def test_figures_beside_a_float32_factor_hold_for_a_few_equal_rows_and_huge_ridges(
+    runner: Runner, in_memory: bool
+) -> None:
+    x = runner.x.copy()
+    x[50:53] = x[20:23]
+    np.save(runner.folder / "x.npy", x)
+    ridges = [3e-7, 1e-5, 1e-3, 1e6, 1e12]
+    runner.run(solve={"ridge": ridges, "factor": "float32", "in_memory": in_memory})
+    run = open_run(runner.folder / "run")
+    k, y = run.gram("ntk").to_numpy(), runner.y
+    entries = run.metrics["solve"]["ridges"]
+    for entry in entries:
+        inverse = np.linalg.inv(k + entry["lambda"] * np.eye(len(k)))
+        alpha, diagonal = inverse @ y, np.diag(inverse)
+        left_out = np.sqrt(np.mean((alpha / diagonal[:, None]) ** 2))
+        assert entry["loo_rmse"] == pytest.approx(left_out, rel=1e-3)
+        assert entry["gcv_rmse"] == pytest.approx(np.sqrt(np.mean(alpha**2)) / diagonal.mean(), rel=1e-3)
+        assert entry["degrees_of_freedom"] == pytest.approx(np.vdot(k, inverse), rel=1e-3)
+    assert "the diagonal of the inverse" in entries[0]["fallback"] and "fallback" not in entries[-1]
+
+
 def test_auto_takes_float64_where_float32_is_not_sure(runner: Runner, in_memory: bool) -> None:
     settings = {"ridge": [1e-9, 1e-1], "factor": "auto", "in_memory": in_memory}
     small, large = runner.run(solve=settings)["solve"]["ridges"]

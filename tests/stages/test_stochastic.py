@@ -37,7 +37,6 @@ def test_error_bars_cover_and_shrink_with_the_model(problem) -> None:
     exact = {
         "mean_inverse_diagonal": diagonal.mean(),
         "gcv_rmse": np.sqrt(np.mean(alpha**2)) / diagonal.mean(),
-        "stochastic_loo_rmse": np.sqrt(np.mean((alpha / diagonal[:, None]) ** 2)),
     }
     plain = cross_validation(alpha, signs, inverse @ signs)
     helped = cross_validation(
@@ -47,5 +46,4 @@ def test_error_bars_cover_and_shrink_with_the_model(problem) -> None:
         for found in (plain, helped):
             assert abs(found[name] - exact[name]) <= 5 * found[f"{name}_error"]
         assert helped[f"{name}_error"] < 0.5 * plain[f"{name}_error"]
-    assert helped["stochastic_loo_rmse"] == pytest.approx(exact["stochastic_loo_rmse"], rel=0.05)
     assert cross_validation(alpha, signs[:, :0], signs[:, :0]) == {}
