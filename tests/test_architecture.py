@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 LEVELS = [
-    ("pipeline.errors",),
+    ("pipeline.documents", "pipeline.errors"),
     ("pipeline.config",),
     ("pipeline.plan",),
     ("pipeline.report", "pipeline.runtime", "pipeline.store"),

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import math
 import os
 import sys
 import warnings
@@ -13,6 +11,7 @@ from typing import Any
 
 import typer
 
+from pipeline.documents import strict_json
 from pipeline.errors import InputError, PipelineError, TasksFailed
 
 TRACEBACK = "NTK_TRACEBACK"
@@ -30,17 +29,6 @@ def emit(document: dict[str, Any], *, as_json: bool, text: str) -> None:
         _document(document)
     else:
         print(text)
-
-
-def plain(value: Any) -> Any:
-    """JSON has no NaN and no infinity: both stand as null."""
-    if isinstance(value, dict):
-        return {key: plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
 
 
 @contextlib.contextmanager
@@ -91,7 +79,7 @@ def close_document(code: object) -> None:
 
 def _document(content: dict[str, Any]) -> None:
     _printed.append(True)
-    print(json.dumps(plain(content), indent=2, allow_nan=False))
+    print(strict_json(content))
 
 
 _printed: list[bool] = []

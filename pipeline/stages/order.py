@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import time
 from importlib import import_module
 from typing import Any
 
+from pipeline.documents import strict_json
 from pipeline.errors import InputError
 from pipeline.plan.plan import Plan
 from pipeline.stages import rundir
@@ -72,7 +72,7 @@ def collected(session: Session) -> dict[str, Any]:
 
 
 def _write_metrics(directory: Place, metrics: dict[str, Any]) -> None:
-    text = json.dumps(metrics, indent=2) + "\n"
+    text = strict_json(metrics) + "\n"
     file = RunLayout(directory).metrics
     if not file.exists() or file.read_text(encoding="utf-8") != text:
         rundir.replace_text(file, text)

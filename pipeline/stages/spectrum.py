@@ -12,7 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from ntk.spectral.alignment import alignment_from_products, cumulative_label_power, label_power
+from ntk.spectral.alignment import (
+    alignment_from_products,
+    centred_squares,
+    cumulative_label_power,
+    label_power,
+)
 from ntk.spectral.effective_dimension import effective_dimension
 from ntk.spectral.power_law import fit_power_law
 from ntk.spectral.stability import condition_number, max_learning_rate, noise_floor
@@ -192,10 +197,17 @@ def _label_figures(session: Session, request: Request) -> dict[str, Any]:
     alignment = make_spectrum_array(session, request, LABEL_ALIGNMENT, (1,))
     if session.journal.latest(alignment, (0,)) is None:
         probes = np.column_stack([np.full(n, 1 / math.sqrt(n)), y - y.mean(axis=0)])
-        products = stored_operator(session, request.kernel, "spectrum").matvec(probes)
-        value = alignment_from_products(probes, products, request.frobenius)
+        operator, grid = stored_operator(session, request.kernel, "spectrum"), session.grid
+
+        def squares(means: np.ndarray) -> float:
+            return centred_squares(
+                ((grid.rows(i), grid.rows(j), operator.block(i, j)) for i, j in grid.upper()), means
+            )
+
+        value = alignment_from_products(probes, operator.matvec(probes), request.frobenius, squares)
         session.put(alignment, (0,), np.array([value]))
-    figures: dict[str, Any] = {"label_alignment": float(session.store.read_all(alignment)[0])}
+    fit = float(session.store.read_all(alignment)[0])
+    figures: dict[str, Any] = {"label_alignment": fit if math.isfinite(fit) else None}
     if session.journal.records(name):
         power = session.store.read_all(name).sum(axis=1)
         shares = cumulative_label_power(power[:, None], np.array([float(np.sum(y**2))]))[:, 0]

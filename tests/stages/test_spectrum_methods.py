@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -89,6 +90,28 @@ def test_smallest_pairs_agree_with_lapack(runner: Runner) -> None:
     assert metrics["smallest"]["smallest pairs"]["passed"]
     assert metrics["lambda_min"] == values[0] and metrics["indefinite"] is False
     assert not any("factor" in name for name in run.store.names())
+
+
+@pytest.mark.parametrize("size", [1e-8, 0.0])
+def test_alignment_with_a_constant_kernel(runner: Runner, size: float) -> None:
+    """Near it alignment is that of what is added; for a constant itself there is none, and metrics stay JSON."""
+    name = "constant" if not size else "nearly_constant"
+    (runner.folder / f"{name}.py").write_text(
+        f"import numpy as np\ndef k(x1, x2):\n    return 1 + {size} * np.exp(x1 @ x2.T)\n"
+    )
+    runner.run("gram", solve=NO_SOLVE, kernel={"function": f"{name}:k"})
+    document = runner.run("spectrum", solve=NO_SOLVE, kernel={"function": f"{name}:k"})
+    stored = (runner.folder / "run/metrics.json").read_text()
+    assert json.loads(stored, parse_constant=pytest.fail)["spectrum"]["ntk"]["lambda_max"] > 0
+    found = document["spectrum"]["ntk"]["label_alignment"]
+    if not size:
+        assert found is None
+        return
+    rows = runner.x / np.linalg.norm(runner.x, axis=1, keepdims=True)
+    centre = np.eye(len(rows)) - 1 / len(rows)
+    kernel, y = centre @ np.exp(rows @ rows.T) @ centre, centre @ runner.y
+    exact = np.vdot(kernel, y @ y.T) / np.linalg.norm(kernel) / np.linalg.norm(y @ y.T)
+    assert found == pytest.approx(exact, rel=1e-6)
 
 
 def test_an_indefinite_float32_matrix_is_said_to_be_one(runner: Runner) -> None:

@@ -7,7 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ntk.spectral.alignment import cumulative_label_power, kernel_target_alignment, label_power
+from ntk.spectral.alignment import (
+    alignment_from_products,
+    centred_squares,
+    cumulative_label_power,
+    kernel_target_alignment,
+    label_power,
+)
 
 
 def problem(n: int, classes: int, seed: int):
@@ -88,3 +94,26 @@ def test_the_ideal_kernel_is_perfectly_aligned_and_zero_labels_are_not_a_number(
     for centred in (False, True):
         assert kernel_target_alignment(values, vectors, y, centred=centred) == pytest.approx(1.0)
         assert np.isnan(kernel_target_alignment(values, vectors, 0 * y, centred=centred))
+
+
+@pytest.mark.parametrize("size", [1.0, 1e-4, 1e-7, 1e-10])
+def test_alignment_of_a_nearly_constant_kernel_keeps_its_digits(size):
+    """1 + size · R is aligned as R is; from eigenpairs, and from products and a pass over tiles."""
+    n, tile = 60, 25
+    x = np.random.default_rng(0).standard_normal((n, 4))
+    rest = np.exp(-((x[:, None] - x[None]) ** 2).sum(-1) / 2)
+    k, y = 1 + size * rest, x[:, :2] ** 2 + x[:, 1:3]
+    exact = kernel_target_alignment(*np.linalg.eigh(rest), y)
+    assert kernel_target_alignment(*np.linalg.eigh(k), y) == pytest.approx(exact, rel=1e-14 / size + 1e-10)
+    passes = []
+
+    def squares(means):
+        passes.append(1)
+        parts = [slice(i, min(i + tile, n)) for i in range(0, n, tile)]
+        upper = ((a, b, k[a, b]) for i, a in enumerate(parts) for b in parts[i:])
+        return centred_squares(upper, means)
+
+    probes = np.column_stack([np.full(n, n**-0.5), y - y.mean(axis=0)])
+    found = alignment_from_products(probes, k @ probes, float(np.linalg.norm(k)), squares)
+    assert found == pytest.approx(exact, rel=1e-14 / size + 1e-10)
+    assert len(passes) == (size < 1e-3)
