@@ -7,8 +7,10 @@ measure, exact for polynomials of degree 2m − 1 (Golub & Meurant 2010, ch. 6; 
     tr f(K) ≈ n/p Σ_probes Σ_k τ_k² f(θ_k).
 
 All probes take a step with one product, each has its own recurrence, and every new vector is made orthogonal to all
-earlier ones of its probe. The scatter of the probes gives the error bars. State in, state out: the caller owns the
-products and keeps the vectors.
+earlier ones of its probe. Error bars are the scatter of the probes and what the quadrature of each may be off, which is
+bounded: of counts by the weights at hand, of functions like the logarithm by a second quadrature, with one node at the
+lower end of the spectrum (Gauss–Radau), that errs to the other side (Golub & Meurant 2010, §6). State in, state out:
+the caller owns the products and keeps the vectors.
 """
 
 from __future__ import annotations
@@ -40,11 +42,31 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True)
 class Quadrature:
-    """Gauss quadratures of the probes: nodes θ ascending and weights τ² (sum 1), each (probes, steps)."""
+    """Gauss quadratures of the probes: nodes θ ascending and weights τ² (sum 1), each (probes, steps).
+
+    radau: of the Gauss–Radau quadratures with a node at zero, or just below all nodes, the same (probes, steps + 1).
+    """
 
     nodes: Array
     weights: Array
     n: int
+    radau: tuple[Array, Array] | None = None
+
+    def concave_trace(self, f: Callable[[Array], Array]) -> Estimate:
+        """tr f(K) for positive semi-definite K and an f whose derivatives above zero alternate, the first positive:
+        log(θ + s), θ / (θ + s).
+
+        The Gauss quadrature of a probe is then above its zᵀ f(K) z and that of Gauss and Radau below: the middle is
+        taken, and half the gap added to the half width.
+
+        Raises:
+            ValueError: the Radau quadratures are not known.
+        """
+        if self.radau is None:
+            raise ValueError("the Gauss–Radau quadratures are not known")
+        above, below = self._samples(f, self.nodes, self.weights), self._samples(f, *self.radau)
+        found = estimate((above + below) / 2)
+        return Estimate(found.value, found.half_width + np.abs(above - below).mean(axis=0) / 2)
 
     def trace(self, f: Callable[[Array], Array]) -> Estimate:
         """tr f(K) for f of an array of nodes; trailing axes that f adds are kept.
@@ -52,25 +74,32 @@ class Quadrature:
         Args:
             f: (probes, steps) → (probes, steps, …).
         """
-        values = f(self.nodes)
-        weights = self.weights.reshape(self.weights.shape + (1,) * (values.ndim - 2))
-        return estimate(self.n * np.sum(weights * values, axis=1))
+        return estimate(self._samples(f, self.nodes, self.weights))
+
+    def _samples(self, f: Callable[[Array], Array], nodes: Array, weights: Array) -> Array:
+        values = f(nodes)
+        return self.n * np.sum(weights.reshape(weights.shape + (1,) * (values.ndim - 2)) * values, axis=1)
 
     def count_above(self, thresholds: Array) -> Estimate:
         """How many eigenvalues exceed each threshold, (thresholds,).
 
         A probe's distribution function at a node lies between the sums of the weights before and behind it (Chebyshev,
         Markov & Stieltjes; Golub & Meurant 2010, §2.3): the middle is taken, with straight lines between nodes, and
-        half of the weight at hand is added to the half width.
+        the distance to the farther bound is added to the half width.
         """
         p = len(self.nodes)
-        counts, steps = np.empty((p, len(thresholds))), np.empty((p, len(thresholds)))
+        counts, off = np.empty((p, len(thresholds))), np.empty((p, len(thresholds)))
         for probe, (nodes, weights) in enumerate(zip(self.nodes, self.weights, strict=True)):
-            middle = np.cumsum(weights) - weights / 2
-            counts[probe] = 1 - np.interp(thresholds, nodes, middle, left=0.0, right=1.0)
-            steps[probe] = np.interp(thresholds, nodes, weights / 2, left=0.0, right=0.0)
+            upto = np.cumsum(weights)
+            before = (
+                np.searchsorted(nodes, thresholds, side="right") - 1
+            )  # the last node not above a threshold
+            least = np.where(before < 0, 0.0, (upto - weights)[np.maximum(before, 0)])
+            most = upto[np.minimum(before + 1, len(nodes) - 1)]
+            share = np.interp(thresholds, nodes, upto - weights / 2, right=1.0)
+            counts[probe], off[probe] = 1 - share, np.maximum(share - least, most - share)
         found = estimate(self.n * counts)
-        return Estimate(found.value, found.half_width + self.n * steps.mean(axis=0))
+        return Estimate(found.value, found.half_width + self.n * off.mean(axis=0))
 
     def density(self, points: Array, degree: int, interval: tuple[float, float]) -> Estimate:
         """Eigenvalues per unit of λ by the kernel polynomial method with Jackson's kernel (Weiße et al. 2006, eq. 71).
@@ -154,11 +183,24 @@ def step(
 
 
 def quadrature(coefficients: LanczosCoefficients, n: int) -> Quadrature:
-    """The Gauss quadrature of every probe (Golub & Welsch 1969)."""
-    pairs = [
-        eigh_tridiagonal(alpha, beta[:-1]) if len(alpha) > 1 else (alpha, np.ones((1, 1)))
-        for alpha, beta in zip(coefficients.alpha.T, coefficients.beta.T, strict=True)
-    ]
-    nodes = np.array([values for values, _ in pairs])
-    weights = np.array([np.square(vectors[0]) for _, vectors in pairs])
-    return Quadrature(nodes, weights, n)
+    """The Gauss quadrature of every probe (Golub & Welsch 1969), and that of Gauss and Radau (Golub 1973)."""
+    gauss, radau = [], []
+    for alpha, beta in zip(coefficients.alpha.T, coefficients.beta.T, strict=True):
+        nodes, vectors = _eigenpairs(alpha, beta[:-1])
+        gauss.append((nodes, np.square(vectors[0])))
+        low = min(0.0, float(nodes[0])) - n * EPS * float(np.abs(nodes).max())
+        # The last diagonal entry of a longer T that has `low` for an eigenvalue.
+        last = low + beta[-1] ** 2 * float(np.sum(vectors[-1] ** 2 / (nodes - low))) if beta[-1] else low
+        nodes, vectors = _eigenpairs(np.append(alpha, last), beta)
+        radau.append((nodes, np.square(vectors[0])))
+    (nodes, weights), fixed = (
+        [np.array(part) for part in zip(*rule, strict=True)] for rule in (gauss, radau)
+    )
+    return Quadrature(nodes, weights, n, (fixed[0], fixed[1]))
+
+
+def _eigenpairs(diagonal: Array, beside: Array) -> tuple[Array, Array]:
+    if len(diagonal) == 1:
+        return diagonal, np.ones((1, 1))
+    values, vectors = eigh_tridiagonal(diagonal, beside)
+    return values, vectors

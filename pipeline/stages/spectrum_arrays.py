@@ -15,6 +15,7 @@ EIGENVALUES, EIGENVECTORS, LABEL_POWER = "eigenvalues", "eigenvectors", "label-p
 SMALLEST_EIGENVALUES, SMALLEST_EIGENVECTORS = "smallest-eigenvalues", "smallest-eigenvectors"
 INERTIA_COUNT = "inertia-count"
 QUADRATURE_NODES, QUADRATURE_WEIGHTS = "quadrature-nodes", "quadrature-weights"
+RADAU_NODES, RADAU_WEIGHTS = "quadrature-radau-nodes", "quadrature-radau-weights"
 LABEL_ALIGNMENT, SAMPLE = "label-alignment", "sample"
 
 
@@ -33,6 +34,8 @@ AXES: dict[str, tuple[str, ...]] = {
     INERTIA_COUNT: ("shift",),
     QUADRATURE_NODES: ("probe", "node"),
     QUADRATURE_WEIGHTS: ("probe", "node"),
+    RADAU_NODES: ("probe", "radau_node"),
+    RADAU_WEIGHTS: ("probe", "radau_node"),
     LABEL_ALIGNMENT: ("matrix",),
     SAMPLE: ("sampled_row", "sampled_column"),
 }
@@ -84,7 +87,7 @@ class Request:
     def stores(self) -> tuple[str, ...]:
         """The arrays that the method stores."""
         if self.method == "density":
-            return QUADRATURE_NODES, QUADRATURE_WEIGHTS
+            return QUADRATURE_NODES, QUADRATURE_WEIGHTS, RADAU_NODES, RADAU_WEIGHTS
         # Of all eigenvectors only the leading ones are stored, so that the labels meet the others in `eigh` itself.
         power = self.labels and self.method == "eigh"
         return EIGENVALUES, *[EIGENVECTORS] * (self.vectors > 0), *[LABEL_POWER] * power

@@ -20,7 +20,6 @@ from pipeline.stages.operator import stored_operator
 from pipeline.stages.session import Session
 from pipeline.stages.spectrum_arrays import (
     QUADRATURE_NODES,
-    QUADRATURE_WEIGHTS,
     Found,
     Request,
     is_stored,
@@ -46,14 +45,15 @@ def decompose(session: Session, request: Request) -> Found:
     """
     if not is_stored(session, request):
         found = _run(session, request)
-        for what, values in ((QUADRATURE_NODES, found.nodes), (QUADRATURE_WEIGHTS, found.weights)):
+        assert found.radau is not None
+        rules = found.nodes, found.weights, *found.radau
+        for what, values in zip(request.stores, rules, strict=True):
             session.put(make_spectrum_array(session, request, what, values.shape), (0, 0), values)
         session.remove(_vectors(request.kernel))
-    nodes, weights = (
-        session.store.read_all(spectrum_array(request.kernel, what))
-        for what in (QUADRATURE_NODES, QUADRATURE_WEIGHTS)
+    nodes, weights, *radau = (
+        session.store.read_all(spectrum_array(request.kernel, what)) for what in request.stores
     )
-    return _answer(session, request, Quadrature(nodes, weights, session.grid.n))
+    return _answer(session, request, Quadrature(nodes, weights, session.grid.n, (radau[0], radau[1])))
 
 
 def _vectors(kernel: str) -> str:
@@ -136,8 +136,8 @@ def _ridge_figures(session: Session, request: Request, found: Quadrature) -> dic
     def modes(theta: np.ndarray) -> np.ndarray:
         return np.maximum(theta, 0.0)[..., None]
 
-    logs = found.trace(lambda theta: np.log(modes(theta) + shifts))
-    dimensions = found.trace(lambda theta: modes(theta) / (modes(theta) + shifts))
+    logs = found.concave_trace(lambda theta: np.log(modes(theta) + shifts))
+    dimensions = found.concave_trace(lambda theta: modes(theta) / (modes(theta) + shifts))
     return {"log_determinant": _rows(ridges, logs), "effective_dimension": _rows(ridges, dimensions)}
 
 

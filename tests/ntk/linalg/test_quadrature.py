@@ -62,9 +62,8 @@ def test_kernel_polynomials_agree_with_the_smoothed_eigenvalues() -> None:
     assert total == pytest.approx(400, rel=0.02)
 
 
-def coverage(seeds: int) -> dict[str, float]:
+def coverage(a: np.ndarray, seeds: int, steps: int = 60) -> dict[str, float]:
     """How often the 95 % bars hold the truth, over seeds and several thresholds."""
-    a = kernel(250)
     values = np.linalg.eigvalsh(a)
     shifts = values[-1] * np.array([1e-1, 1e-2, 1e-3])
     thresholds = np.sqrt(values[[240, 225, 200, 150]] * values[[241, 226, 201, 151]])
@@ -73,9 +72,9 @@ def coverage(seeds: int) -> dict[str, float]:
     counts = np.sum(values > thresholds[:, None], axis=1)
     inside = {"dimension": [], "log det": [], "count": []}
     for seed in range(seeds):
-        found = run(a, 16, 60, seed)
-        dimension = found.trace(lambda t: t[..., None] / (t[..., None] + shifts))
-        log = found.trace(lambda t: np.log(np.maximum(t, 0)[..., None] + shifts))
+        found = run(a, 16, steps, seed)
+        dimension = found.concave_trace(lambda t: t[..., None] / (t[..., None] + shifts))
+        log = found.concave_trace(lambda t: np.log(np.maximum(t, 0)[..., None] + shifts))
         count = found.count_above(thresholds)
         for name, estimate, truth in (
             ("dimension", dimension, traces), ("log det", log, logs), ("count", count, counts),
@@ -85,12 +84,35 @@ def coverage(seeds: int) -> dict[str, float]:
 
 
 def test_error_bars_hold() -> None:
-    assert all(share >= 0.8 for share in coverage(8).values())
+    assert all(share >= 0.8 for share in coverage(kernel(250), 8).values())
+
+
+@pytest.mark.parametrize("law", ["geometric", "power"])
+@pytest.mark.parametrize("steps", [15, 60])
+def test_error_bars_hold_where_the_quadrature_has_not_converged(law: str, steps: int) -> None:
+    values = np.geomspace(1e-10, 1, 250) if law == "geometric" else np.arange(250.0, 0, -1) ** -4
+    shares = coverage(with_spectrum(values), 8, steps)
+    assert all(share >= 0.8 for share in shares.values()), shares
+
+
+def test_gauss_and_radau_enclose_every_probe() -> None:
+    values = np.geomspace(1e-8, 1, 60)
+    a, z = with_spectrum(values), slq.probes(60, 5)
+    modes = np.linalg.eigh(a)[1]
+    for steps in (3, 8, 20):
+        found = run(a, 5, steps)
+        assert found.radau is not None
+        for s in (1e-6, 1e-3, 1.0):
+            for f in (lambda t, s=s: np.log(t + s), lambda t, s=s: t / (t + s)):
+                exact = np.square(modes.T @ z).T @ f(values)
+                above = np.sum(found.weights * f(found.nodes), axis=1)
+                below = np.sum(found.radau[1] * f(np.maximum(found.radau[0], 0)), axis=1)
+                assert np.all(below <= exact + 1e-12) and np.all(exact <= above + 1e-12)
 
 
 @pytest.mark.slow
 def test_error_bars_are_calibrated_over_fifty_seeds() -> None:
-    shares = coverage(50)
+    shares = coverage(kernel(250), 50)
     assert 0.90 <= shares["dimension"] <= 0.99, shares
     assert 0.90 <= shares["log det"] <= 0.99, shares
     assert shares["count"] >= 0.90, shares
