@@ -303,11 +303,24 @@ def _encode(y: np.ndarray | None, y_test: np.ndarray | None, task: str) -> tuple
     return encoded, centred_one_hot(y_test, classes), tuple(str(name) for name in classes)
 
 
+_LARGEST_TARGET = 1e100
+"""Squares of targets, and of residuals 1e-16 of them, are normal numbers up to here and down to its inverse."""
+
+
 def _targets(y: np.ndarray, field: str) -> np.ndarray:
     y = _numeric(y, field)
     if y.ndim > 2:
         raise InputError(f"{field}: expected (rows,) or (rows, outputs), got shape {y.shape}")
-    return y[:, None] if y.ndim == 1 else y
+    y = y[:, None] if y.ndim == 1 else y
+    sizes = np.abs(y).max(axis=0, initial=0.0)
+    extreme = np.flatnonzero((sizes > _LARGEST_TARGET) | ((sizes > 0) & (sizes < 1 / _LARGEST_TARGET)))
+    if len(extreme):
+        raise InputError(
+            f"{field}: the largest value of column {extreme[0]} is {sizes[extreme[0]]:.3g}, whose squares leave the "
+            f"range of float64; from {1 / _LARGEST_TARGET:g} to {_LARGEST_TARGET:g} would do",
+            hint="scale the targets",
+        )
+    return y
 
 
 def _labels(y: np.ndarray, field: str) -> np.ndarray:

@@ -103,6 +103,16 @@ def test_images_can_be_shaped(xy: Any) -> None:
         load(train={"x": str(folder / "x.npy")}, task="none", shape=[4])
 
 
+@pytest.mark.parametrize("scale", [1e-165, 1e160])
+def test_targets_whose_squares_are_no_numbers_are_refused(xy: Any, scale: float) -> None:
+    folder, x, _ = xy
+    np.save(folder / "t.npy", np.stack([x[:, 0], scale * x[:, 1]], axis=1))
+    with pytest.raises(
+        InputError, match=r"(?s)data\.train\.y: the largest value of column 1 .* scale the targets"
+    ):
+        load(train={"x": str(folder / "x.npy"), "y": str(folder / "t.npy")}, task="regression")
+
+
 def test_regression_targets_keep_their_values(xy: Any) -> None:
     folder, _, _ = xy
     y = np.linspace(0, 1, 30)
