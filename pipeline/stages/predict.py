@@ -32,7 +32,8 @@ PREDICTIONS = "predictions/path"
 class PredictWork:
     """Predictions for one block of held-out rows, shape (predictors, rows, outputs).
 
-    `coefficients` names arrays (count, n, outputs) with one chunk for each predictor, and their counts.
+    `coefficients` names arrays (count, n, outputs) with one chunk for each predictor, and their counts; `predictions`
+    the array to write.
     """
 
     directory: str
@@ -41,6 +42,7 @@ class PredictWork:
     kernel: str
     grid: TileGrid
     coefficients: tuple[tuple[str, int], ...]
+    predictions: str
 
     def __call__(self, task: Task) -> list[Record]:
         watch = Stopwatch()
@@ -57,7 +59,7 @@ class PredictWork:
             rows = input_rows(self.directory, self.token, "x_train", j, features)
             tile = kernel(x, rows)[self.kernel].astype(np.float64, copy=False)
             predictions += tile @ alpha[:, self.grid.rows(j)]
-        return [stored_record(store, PREDICTIONS, (0, block, 0), predictions, watch, task.key)]
+        return [stored_record(store, self.predictions, (0, block, 0), predictions, watch, task.key)]
 
 
 def run(session: Session) -> dict[str, Any]:
@@ -72,26 +74,40 @@ def run(session: Session) -> dict[str, Any]:
         return finished
     store_inputs(session)
     solve = session.require("solve")
-    config, grid, rows = session.config, session.grid, len(session.inputs.x_test)
-    outputs, predictors = session.inputs.outputs, config.predictors
+    config = session.config
     bounds = store_flow(session) if config.predict.times else []
-    session.create(
-        PREDICTIONS, (predictors, rows, outputs), (predictors, grid.tile, outputs),
-        fingerprint=session.fingerprint("predict"),
-    )  # fmt: skip
-    done = session.journal.done((PREDICTIONS,))
-    tasks = [
-        Task(f"predict/{block}", KIND, (block,), writes=((PREDICTIONS, (0, block, 0)),))
-        for block in range(-(-rows // grid.tile))
-        if (PREDICTIONS, (0, block, 0)) not in done
-    ]
-    spec = dataclasses.replace(session.spec, get=(config.solve_kernel,))
-    work = PredictWork(
-        str(session.directory), session.fingerprint("predict"), spec, config.solve_kernel, grid,
-        ((ALPHA, len(config.solve.ridge)), (FLOW, len(bounds))),
-    )  # fmt: skip
-    session.run(tasks, work, "predict")
+    coefficients = ((ALPHA, len(config.solve.ridge)), (FLOW, len(bounds)))
+    stream(session, coefficients, PREDICTIONS, session.fingerprint("predict"))
     return session.finish("predict", _close(session, solve["chosen"], bounds))
+
+
+def stream(
+    session: Session, coefficients: tuple[tuple[str, int], ...], predictions: str, fingerprint: str
+) -> None:
+    """Store K(x, train) A for the held-out rows x, whose inputs are in the store.
+
+    Args:
+        coefficients: as in `PredictWork`.
+        predictions: name of the array to store, (predictors, rows, outputs).
+        fingerprint: of all that it depends on; blocks of rows that are there already are kept.
+
+    Raises:
+        TasksFailed, Stopped: see there; a rerun resumes.
+    """
+    grid, rows, outputs = session.grid, len(session.inputs.x_test), session.inputs.outputs
+    predictors, kernel = sum(count for _, count in coefficients), session.config.solve_kernel
+    session.create(
+        predictions, (predictors, rows, outputs), (predictors, grid.tile, outputs), fingerprint=fingerprint
+    )
+    done = session.journal.done((predictions,))
+    tasks = [
+        Task(f"predict/{block}", KIND, (block,), writes=((predictions, (0, block, 0)),))
+        for block in range(-(-rows // grid.tile))
+        if (predictions, (0, block, 0)) not in done
+    ]
+    spec = dataclasses.replace(session.spec, get=(kernel,))
+    work = PredictWork(str(session.directory), fingerprint, spec, kernel, grid, coefficients, predictions)
+    session.run(tasks, work, "predict")
 
 
 def _close(session: Session, solved: dict[str, Any], bounds: list[float]) -> dict[str, Any]:

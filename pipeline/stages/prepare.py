@@ -33,13 +33,19 @@ class Prepared:
 
 
 def prepare(
-    config: RunConfig, cluster: AnyCluster, *, allow_code: bool = False, folder: Path = Path()
+    config: RunConfig,
+    cluster: AnyCluster,
+    *,
+    inputs: data.Inputs | None = None,
+    allow_code: bool = False,
+    folder: Path = Path(),
 ) -> Prepared:
     """Load the data, check the kernel, plan.
 
     Args:
         config: the run.
         cluster: where it will run.
+        inputs: the data of whoever has them in memory; else they are loaded as `config.data` says.
         allow_code: whether `kernel.function` may be imported, from `folder`.
         folder: what names in the configuration are relative to.
 
@@ -52,7 +58,7 @@ def prepare(
             hint="`ntk plan` plans with it; a run needs another --cluster",
         )
     resources = _resources(cluster)
-    inputs = data.load(config.data)
+    inputs = data.load(config.data) if inputs is None else inputs
     spec = _spec(config, inputs.input_shape, allow_code, folder)
     plan = _plan(config, spec, data.Sizes.of(inputs), resources)
     if any(stage.name == "spectrum" and stage.skipped for stage in plan.stages):
