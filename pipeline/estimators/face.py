@@ -15,7 +15,19 @@ from pipeline.data import centred_one_hot
 from pipeline.errors import InputError
 from pipeline.estimators.in_directory import fit_in_directory
 from pipeline.estimators.in_memory import fit_in_memory
-from pipeline.estimators.problem import Problem, check
+from pipeline.estimators.problem import SMALLER, Problem, check, input_shape
+
+
+def _finite(values: np.ndarray, what: str) -> np.ndarray:
+    """These values of the rows of X, unless some overflowed."""
+    bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
+    if len(bad):
+        raise InputError(
+            f"X: the {what} are not finite for {len(bad)} of {len(values)} rows, the first of them row {bad[0]}: "
+            "their kernels overflow",
+            hint=SMALLER,
+        )
+    return values
 
 
 class _KernelEstimator(BaseEstimator, ABC):
@@ -60,13 +72,10 @@ class _KernelEstimator(BaseEstimator, ABC):
         return self._shaped(rows)
 
     def _shaped(self, x: np.ndarray) -> np.ndarray:
-        if self.shape is None:
-            return x
-        if math.prod(self.shape) != x.shape[1]:
-            raise InputError(
-                f"shape {self.shape} has {math.prod(self.shape)} entries, X has {x.shape[1]} features"
-            )
-        return x.reshape(len(x), *self.shape)
+        return x if self.shape is None else x.reshape(len(x), *input_shape(self.shape, x.shape[1]))
+
+    def _outputs(self, rows: np.ndarray) -> np.ndarray:
+        return _finite(self.fit_.predict(rows), "outputs")
 
 
 class _RidgeEstimator(_KernelEstimator):
@@ -119,16 +128,16 @@ class NTKRegressor(RegressorMixin, _RidgeEstimator):
 
     def fit(self, X: Any, y: Any) -> NTKRegressor:
         """X: (rows, features). y: (rows,) or (rows, outputs)."""
-        X, y = validate_data(self, X, y, dtype=np.float64, y_numeric=True, multi_output=True)
-        y = np.asarray(y, np.float64)
+        X, y = validate_data(self, X, y, dtype=np.float64, y_numeric=True, multi_output=True, copy=True)
+        y = np.array(y, np.float64)
         self._flat = y.ndim == 1
         targets = y.reshape(len(y), -1)
         return self._solve(X, targets, targets, "regression")
 
     def predict(self, X: Any) -> np.ndarray:
-        """Outputs in the shape of y: (rows,) or (rows, outputs)."""
+        """Outputs in the shape of y: (rows,) or (rows, outputs). Raises InputError for rows whose kernels overflow."""
         rows = self._new_rows(X)
-        return self._as_given(self.fit_.predict(rows))
+        return self._as_given(self._outputs(rows))
 
     def _as_given(self, outputs: np.ndarray) -> np.ndarray:
         return outputs[:, 0] if self._flat else outputs
@@ -149,7 +158,7 @@ class NTKClassifier(ClassifierMixin, _RidgeEstimator):
 
     def fit(self, X: Any, y: Any) -> NTKClassifier:
         """X: (rows, features). y: labels (rows,)."""
-        X, y = validate_data(self, X, y, dtype=np.float64)
+        X, y = validate_data(self, X, y, dtype=np.float64, copy=True)
         check_classification_targets(y)
         self.classes_, codes = np.unique(column_or_1d(y, warn=True), return_inverse=True)
         return self._solve(X, codes, centred_one_hot(codes, np.arange(len(self.classes_))), "classification")
@@ -157,13 +166,13 @@ class NTKClassifier(ClassifierMixin, _RidgeEstimator):
     def decision_function(self, X: Any) -> np.ndarray:
         """The outputs of the classes (rows, classes); with two classes, by how much the second leads (rows,)."""
         rows = self._new_rows(X)
-        outputs = self.fit_.predict(rows)
+        outputs = self._outputs(rows)
         return outputs[:, 1] - outputs[:, 0] if len(self.classes_) == 2 else outputs
 
     def predict(self, X: Any) -> np.ndarray:
         """The class of the largest output, (rows,)."""
         rows = self._new_rows(X)
-        return self.classes_[self.fit_.predict(rows).argmax(axis=1)]
+        return self.classes_[self._outputs(rows).argmax(axis=1)]
 
 
 class NTKGaussianProcess(NTKRegressor):
@@ -208,16 +217,16 @@ class NTKGaussianProcess(NTKRegressor):
         for every output; with `return_cov` the covariance (rows, rows). Of the function, without observation noise.
 
         Raises:
-            InputError: both are asked for.
+            InputError: both are asked for, or rows so large that their kernels overflow.
             GateError: a run directory whose covariance does not converge (see `DirectoryFit.covariance`).
         """
         if return_std and return_cov:
             raise InputError("ask for return_std or return_cov, not both")
         rows = self._new_rows(X)
-        mean = self._as_given(self.fit_.predict(rows))
+        mean = self._as_given(self._outputs(rows))
         if not (return_std or return_cov):
             return mean
-        covariance = self.fit_.covariance(rows)
+        covariance = _finite(self.fit_.covariance(rows), "variances")
         # A variance of zero may come out below it by rounding.
         return mean, covariance if return_cov else np.sqrt(np.maximum(np.diag(covariance), 0.0))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +17,12 @@ from pipeline.config.load import load_cluster, validate
 from pipeline.config.model import RunConfig
 from pipeline.errors import GateError, InputError
 from pipeline.estimators.problem import Problem
+from pipeline.stages.depends import fingerprint
+from pipeline.stages.inputs import store_inputs
 from pipeline.stages.opening import open_prepared
 from pipeline.stages.operator import stored_operator
 from pipeline.stages.order import run_stages
-from pipeline.stages.predict import PREDICTIONS
+from pipeline.stages.predict import stream
 from pipeline.stages.prepare import prepare
 from pipeline.stages.regression import ALPHA
 from pipeline.stages.session import Session
@@ -30,6 +33,8 @@ from pipeline.store.files import replace_file
 from pipeline.store.place import place
 
 RUN, INPUTS = "run", "inputs"
+OWN_ALPHA, OWN_PREDICTIONS = "solution/estimator", "predictions/estimator"
+"""Arrays of one call of `predict`: (1, n, outputs) and (1, m, outputs). A call that is repeated goes on from them."""
 COVARIANCE_TOLERANCE = 1e-6
 """Relative, of the weights a covariance is computed from."""
 COVARIANCE_PRODUCTS = 1000
@@ -41,27 +46,35 @@ class DirectoryFit:
 
     Attributes:
         alpha: (K + λI)⁻¹ Y, (n, outputs).
+        figures: what the solve stage found for this ridge, and by which method.
     """
 
     problem: Problem
     folder: Path
     cluster: str
     alpha: np.ndarray
+    figures: dict[str, Any]
 
     def predict(self, x: np.ndarray) -> np.ndarray:
-        """K(x, X) A, (m, outputs), by the predict stage; solves again where the folder has solved for others since."""
-        held_out = _kept(self.folder, "x_test", x)
-        with _session(self.problem, self.folder, self.cluster, held_out=held_out) as (session, run):
-            for stage in ("gram", "solve", "predict"):
-                run(stage)
-            for earlier in held_out.parent.glob("x_test-*.npy"):
-                if earlier != held_out:
-                    earlier.unlink(missing_ok=True)
-            return session.store.read_all(PREDICTIONS)[0]
+        """K(x, X) A, (m, outputs), by the tasks of the predict stage on this A, whatever else was solved in the folder
+        since."""
+        with _session(self.problem, self.folder, self.cluster, x_test=x) as (session, _):
+            kernel, prints = self.problem.kernel, session.inputs.fingerprints
+            mark = fingerprint({"kernel": kernel, "x": prints["x_test"], "alpha": digest(self.alpha)})
+            store_inputs(session)
+            session.create(OWN_ALPHA, (1, *self.alpha.shape), (1, *self.alpha.shape), fingerprint=mark)
+            if not session.journal.records(OWN_ALPHA):
+                session.put(OWN_ALPHA, (0, 0, 0), self.alpha[None])
+            stream(session, ((OWN_ALPHA, 1),), OWN_PREDICTIONS, mark)
+            predictions = session.store.read_all(OWN_PREDICTIONS)[0]
+            for array in (OWN_ALPHA, OWN_PREDICTIONS):
+                session.remove(array)
+            return predictions
 
     def covariance(self, x: np.ndarray) -> np.ndarray:
         """Of the outputs at x, (m, m); see `ntk.predict.gp_inference`. By the Cholesky factor where there is one, in
-        two passes over it; else the stored tiles are read once per Krylov step.
+        two passes over it; else the stored tiles are read once per Krylov step. Where the folder has solved for others
+        since, it solves again.
 
         Raises:
             GateError: the steps allowed do not reach the accuracy promised.
@@ -84,9 +97,17 @@ class DirectoryFit:
             return prior - (explained + explained.T) / 2
 
     def log_determinant(self) -> float:
-        """log det(K + λI)."""
-        with _session(self.problem, self.folder, self.cluster) as (_, run):
-            return run("solve")["solve"]["ridges"][0]["log_determinant"]
+        """log det(K + λI).
+
+        Raises:
+            InputError: it was solved by a method that does not know it.
+        """
+        if "log_determinant" not in self.figures:
+            raise InputError(
+                f"{self.folder / RUN}: solved by {self.figures['method']}, which gives no determinant of the matrix",
+                hint="a cluster with more memory solves by cholesky, and so does a fit without run_dir",
+            )
+        return self.figures["log_determinant"]
 
 
 def _by_krylov(session: Session, kernel: str, shift: float, rhs: np.ndarray) -> np.ndarray:
@@ -132,16 +153,16 @@ def fit_in_directory(problem: Problem, run_dir: Path | str, cluster: str) -> Dir
             f"run_dir: {where}: an estimator keeps its inputs beside its run, which takes a directory",
             hint="give a directory, or use `ntk run` with `out: s3://…`",
         )
-    folder = where / problem.identity
+    folder = where.resolve() / problem.identity
     with _session(problem, folder, cluster) as (session, run):
         run("gram")
-        run("solve")
+        solved = run("solve")["solve"]
         alpha = session.store.read_all(ALPHA)[0]
-    return DirectoryFit(problem, folder, cluster, alpha)
+    return DirectoryFit(problem, folder, cluster, alpha, {"method": solved["method"]} | solved["ridges"][0])
 
 
 def _kept(folder: Path, name: str, values: np.ndarray) -> Path:
-    """The file of these values, named by them: another fit or prediction in this folder never stands in its place."""
+    """The file of these values, named by them, for who opens the run; what runs here takes them from memory."""
     path = folder / INPUTS / f"{name}-{digest(values)[:16]}.npy"
     if not path.exists():
         content = io.BytesIO()
@@ -152,7 +173,7 @@ def _kept(folder: Path, name: str, values: np.ndarray) -> Path:
 
 @contextlib.contextmanager
 def _session(
-    problem: Problem, folder: Path, cluster: str, *, held_out: Path | None = None
+    problem: Problem, folder: Path, cluster: str, *, x_test: np.ndarray | None = None
 ) -> Iterator[tuple[Session, Callable[[str], dict[str, Any]]]]:
     """The run opened for work, and a function that runs one of its stages and returns all metrics."""
     x, y = _kept(folder, "x", problem.x), _kept(folder, "y", problem.y)
@@ -162,18 +183,13 @@ def _session(
             "task": problem.task,
             "normalize": "none",
         },
-        "kernel": problem.document,
+        "kernel": problem.document | {"architecture": json.loads(problem.spec.architecture)},
         "solve": {"ridge": problem.ridge, "kernel": problem.kernel, "keep_factor": problem.variances},
         "spectrum": {"method": "none"},
         "cluster": cluster,
         "out": str(folder / RUN),
     }
-    if held_out is not None:
-        document["data"]["test"] = {"x": str(held_out)}
     config = validate(RunConfig, document, "estimator")
-    ready = prepare(config, load_cluster(cluster, folder), folder=folder)
-    with open_prepared(
-        ready,
-        folder=folder,
-    ) as session:
+    ready = prepare(config, load_cluster(cluster, folder), inputs=problem.inputs(x_test), folder=folder)
+    with open_prepared(ready, folder=folder) as session:
         yield session, lambda stage: run_stages(session, ready.plan, only=stage)

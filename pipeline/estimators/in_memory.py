@@ -13,7 +13,7 @@ from ntk.predict.training import TrainingKernel
 from pipeline.config.cluster import SerialCluster
 from pipeline.config.sizes import human_bytes
 from pipeline.errors import GateError, InputError
-from pipeline.estimators.problem import Problem
+from pipeline.estimators.problem import SMALLER, Problem
 from pipeline.plan.memory import dense_regression
 from pipeline.plan.resources import resolve
 
@@ -59,7 +59,7 @@ def fit_in_memory(problem: Problem) -> MemoryFit:
 
     Raises:
         InputError: it needs more memory than there is, or the network cannot take the inputs.
-        GateError: K + λI is not positive definite.
+        GateError: the kernel overflows, or K + λI is not positive definite.
     """
     need, limit = (
         dense_regression(len(problem.x), len(problem.get)),
@@ -72,6 +72,13 @@ def fit_in_memory(problem: Problem) -> MemoryFit:
             hint="give run_dir: the matrices are then kept on disk, in tiles",
         )
     found = problem.kernels_of(problem.x, None, problem.get)
+    for name, matrix in found.items():
+        if not np.isfinite(matrix).all():
+            row, column = np.argwhere(~np.isfinite(matrix))[0]
+            raise GateError(
+                f"the {name} of the training rows overflows: K[{row}, {column}] = {matrix[row, column]}",
+                hint=SMALLER,
+            )
     targets = Targets.of(problem.targets, -1)
     train = TrainingKernel(found[problem.kernel], targets, problem.ridge, False, problem.kernel, "ridge")
     try:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from numbers import Real
@@ -14,6 +16,7 @@ import numpy as np
 from ntk import stax
 from ntk.stax.layer import Layer
 from pipeline.config.model import KernelConfig
+from pipeline.data import Inputs
 from pipeline.errors import InputError
 from pipeline.stages import kernels
 from pipeline.stages.kernels import KernelSpec
@@ -81,6 +84,17 @@ class Problem:
         config = KernelConfig(**self.document)
         return kernels.specify(config, self.x.shape[1:])
 
+    def inputs(self, x_test: np.ndarray | None = None) -> Inputs:
+        """The data of a run, with rows to predict if any."""
+        arrays = {
+            "x_train": self.x,
+            "y_train": self.targets,
+            "x_test": self.x[:0] if x_test is None else x_test,
+        }
+        names = np.unique(self.y).astype(str).tolist() if self.task == "classification" else []
+        prints = {name: digest(array) for name, array in arrays.items()}
+        return Inputs(**arrays, y_test=None, classes=tuple(names), fingerprints=prints)
+
     @property
     def identity(self) -> str:
         """A short name for what decides the Gram matrices: inputs, network and precision, not ridge or targets."""
@@ -98,10 +112,36 @@ class Problem:
         return {name: np.asarray(getattr(found, name), np.float64) for name in names}
 
 
+SMALLER = (
+    "scale the features, as by a StandardScaler before the estimator, or choose smaller weight variances"
+)
+"""The remedy for numbers that overflow."""
+
+
+def input_shape(shape: Any, features: int) -> tuple[int, ...]:
+    """The parameter `shape` as integers. Raises InputError where it is none for rows of so many features."""
+    sizes = tuple(shape) if isinstance(shape, Iterable) else ()
+    whole = all(
+        isinstance(size, int | np.integer) and not isinstance(size, bool) and size > 0 for size in sizes
+    )
+    if not (sizes and whole):
+        raise InputError(
+            f"shape must be a tuple of positive whole numbers, as (8, 8, 1), or None, got {shape!r}"
+        )
+    sizes = tuple(int(size) for size in sizes)
+    if math.prod(sizes) != features:
+        raise InputError(f"shape {sizes} has {math.prod(sizes)} entries, X has {features} features")
+    return sizes
+
+
 def check(ridge: float, mode: str, precision: str) -> None:
     """Raise InputError for parameters that no fit can use."""
-    number = isinstance(ridge, Real) and not isinstance(ridge, bool)  # NumPy's booleans are not Real
-    if not (number and 0 <= ridge < np.inf):
+    try:
+        # NumPy's booleans are not Real.
+        value = float(ridge) if isinstance(ridge, Real) and not isinstance(ridge, bool) else math.nan
+    except OverflowError:
+        value = math.inf
+    if not 0 <= value < math.inf:
         raise InputError(f"ridge must be a finite number and not negative, got {ridge!r}")
     if mode not in NEEDS:
         raise InputError(f"unknown kernel or posterior {mode!r}", hint=f"known are {', '.join(NEEDS)}")

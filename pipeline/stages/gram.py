@@ -105,7 +105,8 @@ def _not_finite(array: str, key: tuple[int, ...], block: np.ndarray, grid: TileG
     return GateError(
         f"{array}: tile {key} has {len(bad)} entries that are not finite, the first K[{row}, {column}] = "
         f"{block[r, c]}",
-        hint="look at these two rows, and at the variances that the architecture gives them",
+        hint="scale the inputs or the weights down; look at these two rows, and at the variances that the architecture "
+        "gives them",
     )
 
 
