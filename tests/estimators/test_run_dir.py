@@ -18,6 +18,7 @@ from sklearn.base import clone
 from pipeline.errors import GateError, InputError
 from pipeline.estimators import NTKClassifier, NTKGaussianProcess, NTKRegressor
 from pipeline.stages import solve
+from pipeline.stages.session import Session
 from pipeline.store.lease import Lease
 
 RNG = np.random.default_rng(0)
@@ -51,6 +52,26 @@ def test_predictions_need_nothing_but_the_estimator(tmp_path: Path, monkeypatch:
     assert elsewhere.stdout == before.tobytes()
     shutil.rmtree(tmp_path / "here/runs")
     np.testing.assert_array_equal(first.predict(X_NEW), before)
+
+
+def test_a_prediction_that_was_stopped_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = (NTKRegressor(run_dir=tmp_path, cluster="serial").fit(X, y) for y in (Y, -Y))
+    rows = RNG.standard_normal((200, 4))
+    before = first.predict(rows)
+
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    blocks = []
+    for _ in range(2):
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(Session, "remove", stop)  # when everything is computed
+            first.predict(rows)
+        blocks.append(stored(tmp_path, "predictions"))
+    assert len(blocks[0]) > 2 and blocks[0] == blocks[1]
+    np.testing.assert_array_equal(second.predict(rows), -before)
+    np.testing.assert_array_equal(first.predict(rows), before)
+    assert not any("c" in file.parts[-4:] for file in stored(tmp_path, "predictions"))
 
 
 @pytest.mark.parametrize("directory", [False, True], ids=["memory", "directory"])
