@@ -16,7 +16,7 @@ from scipy.linalg import eigh
 from ntk.arrays import function, within
 from ntk.predict.axes import Targets, floating, matrix, one_kernel, returned, wide
 from ntk.predict.mse import asked_times, check_asked, check_learning_rate, finite, starting
-from ntk.predict.training import checked
+from ntk.predict.training import checked, resolution
 from ntk.tracing import concrete
 
 RELATIVE_TOLERANCE, ABSOLUTE_TOLERANCE = 1e-10, 1e-12
@@ -110,10 +110,10 @@ def gradient_descent(
                     f"k_test_train must be finite with {len(theta)} columns, got {k_test_train.shape}"
                 )
             shapes.append(targets.output_shape(k_test_train.shape[::2]))
-        flow = _Flow(targets, kernels, shapes, force, friction)
+        flow = _Flow(targets, kernels, shapes, force, friction, dtype)
         times = asked_times(np.inf if t is None else t)
         start, ends_at = flow.packed(given), times.ravel() * unit
-        ends = integrate(flow.velocity, start, ends_at, flow.scale(y, given), flow.gradient)
+        ends = integrate(flow, start, ends_at, flow.scale(y, given))
         parts = [returned(part.reshape(*times.shape, *part.shape[1:]), dtype) for part in flow.unpacked(ends)]
         state = flow.state(parts)
         if stateful:
@@ -134,6 +134,7 @@ class _Flow:
         shapes: list[tuple[int, ...]],
         force: Callable[[NDArray[np.float64]], NDArray[np.float64]],
         friction: float | None,
+        dtype: np.dtype,
     ) -> None:
         self.targets, self.kernels, self.shapes, self.force, self.friction = (
             targets,
@@ -142,6 +143,7 @@ class _Flow:
             force,
             friction,
         )
+        self.dtype = dtype
         self.sizes = [math.prod(shape) for shape in shapes]
         self.rows = [kernel.shape[0] for kernel in kernels]
 
@@ -157,15 +159,19 @@ class _Flow:
         moving = state[len(state) // 2 :]
         return np.concatenate([moving, pull + self.friction * moving])
 
+    def speed(self, velocity: NDArray[np.float64]) -> float:
+        """How fast the training outputs move along eigenvectors of Θ whose eigenvalues are not zero to rounding."""
+        rates = velocity[: self.sizes[0]].reshape(self.shapes[0])
+        return float(np.abs(self._moving.T @ self.targets.columns(rates)).max(initial=0.0))
+
     def gradient(self, state: NDArray[np.float64]) -> float:
-        """The largest component of the gradient along eigenvectors of Θ whose eigenvalues are not zero to rounding."""
+        """The largest component of the gradient along the same eigenvectors."""
         return float(np.abs(self._moving.T @ self.force(state[: self.sizes[0]])).max(initial=0.0))
 
     @cached_property
     def _moving(self) -> NDArray[np.float64]:
         values, vectors = eigh(self.kernels[0], driver="evd")
-        sizes = np.abs(values)
-        return vectors[:, sizes > len(sizes) * np.finfo(np.float64).eps * sizes.max()]
+        return vectors[:, np.abs(values) > resolution(values[-1], len(values), self.dtype)]
 
     def packed(self, state: ODEState) -> NDArray[np.float64]:
         outputs, velocities = (state.fx_train, state.fx_test), (state.qx_train, state.qx_test)
@@ -207,15 +213,11 @@ class _Flow:
 
 
 def integrate(
-    velocity: Callable[[NDArray[np.float64]], NDArray[np.float64]],
-    start: NDArray[np.float64],
-    times: NDArray[np.float64],
-    scale: float,
-    gradient: Callable[[NDArray[np.float64]], float],
+    flow: _Flow, start: NDArray[np.float64], times: NDArray[np.float64], scale: float
 ) -> NDArray[np.float64]:
-    """The solution of u' = velocity(u), u(0) = start, at every one of `times`: (times, len(start)).
+    """The solution of u' = flow.velocity(u), u(0) = start, at every one of `times`: (times, len(start)).
 
-    An infinite time is reached when the velocity and `gradient(u)` have fallen to `STILL` of the largest seen.
+    An infinite time is reached when the flow's speed and gradient have fallen to `STILL` of the largest seen.
 
     Raises:
         RuntimeError: more than `MAX_STEPS` steps, or the step size vanishes.
@@ -225,12 +227,13 @@ def integrate(
     waiting = [index for index in order if times[index] > 0]
     if not waiting:
         return ends
-    fastest = float(np.abs(velocity(start)).max())
-    if fastest == 0:
+    first = flow.velocity(start)
+    if not first.any():
         return ends
-    steepest = gradient(start) if np.isinf(times).any() else 0.0
+    endless = np.isinf(times).any()
+    fastest, steepest = (flow.speed(first), flow.gradient(start)) if endless else (0.0, 0.0)
     solver = DOP853(
-        lambda _, u: velocity(u), 0.0, start, float(times[waiting[-1]]),
+        lambda _, u: flow.velocity(u), 0.0, start, float(times[waiting[-1]]),
         rtol=RELATIVE_TOLERANCE, atol=ABSOLUTE_TOLERANCE * scale,
     )  # fmt: skip
     for _ in range(MAX_STEPS):
@@ -243,10 +246,10 @@ def integrate(
             ends[waiting[0]] = solver.y if times[waiting[0]] == solver.t else between(times[waiting[0]])
             waiting.pop(0)
         if waiting and np.isinf(times[waiting[0]]):
-            speed = float(np.abs(solver.f).max())
+            speed = flow.speed(solver.f)
             fastest = max(fastest, speed)
             if speed <= STILL * fastest:
-                steep = gradient(solver.y)
+                steep = flow.gradient(solver.y)
                 steepest = max(steepest, steep)
                 if steep <= STILL * steepest:
                     ends[waiting] = solver.y

@@ -105,7 +105,7 @@ class TrainingKernel:
         return solve(self.factor, b, lower=True, trans=1 if transposed else 0)
 
     def _resolution(self, lambda_max: float) -> float:
-        return len(self.matrix) * float(np.finfo(self.dtype).eps) * max(float(lambda_max), 0.0)
+        return resolution(lambda_max, len(self.matrix), self.dtype)
 
     def _unfit(self, fault: str, values: NDArray[np.float64] | None = None) -> LinAlgError:
         values = eigh(self.matrix, eigvals_only=True) if values is None else values
@@ -122,6 +122,11 @@ class TrainingKernel:
             f"the {self.name} of the training rows, regularised by {self.added:.3g}, {fault}: its eigenvalues reach "
             f"from {lowest:.3g} to {highest:.3g}\nhint: {hint}"
         )
+
+
+def resolution(lambda_max: float, rows: int, dtype: np.dtype) -> float:
+    """n ε λ_max: eigenvalues of a kernel that came in a dtype are not told apart from zero within this."""
+    return rows * float(np.finfo(dtype).eps) * max(float(lambda_max), 0.0)
 
 
 def checked(kernel: Any, rows: int, name: str) -> NDArray[np.float64]:

@@ -76,6 +76,14 @@ def test_infinite_time_waits_for_slow_modes_but_not_for_still_ones(momentum: flo
     np.testing.assert_allclose(test, cross[:, :3] @ (y[:3] / np.diag(theta)[:3, None]), rtol=1e-6)
 
 
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_infinite_time_takes_rounding_of_the_kernel_for_zero(dtype: type) -> None:
+    """A kernel of rank 3: rounded to float32 its null space has eigenvalues that are tiny but not zero."""
+    x = np.random.default_rng(0).standard_normal((12, 3))
+    trained = predict.gradient_descent(squares, (x @ x.T).astype(dtype), Y)(None)
+    np.testing.assert_allclose(trained, x @ np.linalg.lstsq(x, Y)[0], atol=1e-5)
+
+
 def test_what_has_no_end_or_no_sense_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ntk.predict.flow.MAX_STEPS", 50)
     labels = (Y.max(axis=1, keepdims=True) == Y).astype(float)
