@@ -59,6 +59,18 @@ def cluster(
 
 
 @app.command()
+def device(
+    rows: Annotated[int, typer.Option(min=256, help="Rows of the square matrices.")] = 8192,
+    repeats: Repeats = 5,
+    as_json: Json = False,
+) -> None:
+    """What JAX's device does at most: copies, ways to it and from it, matrix products, a Cholesky factor."""
+    from scripts.benchmarks.device import measure
+
+    report.show(measure(rows, repeats), as_json)
+
+
+@app.command()
 def sizing() -> None:
     """Hours, bytes and cost on machines that are not there, from the planner: the table of docs/clusters.md."""
     from scripts.benchmarks.sizing import measure, table

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 from scipy.linalg import cho_factor
 
-from pipeline.config.cluster import LocalCluster
 from pipeline.config.sizes import parse_bytes
 from pipeline.plan.gram import gram_array
 from pipeline.runtime.events import TaskDone
@@ -42,6 +41,8 @@ def cholesky(rows: int, memory: str, repeats: int) -> dict[str, Any]:
                 "cho_factor seconds": dense,
                 "factor / cho_factor": watch.factor / dense,
                 "factor Gflop/s": rows**3 / 3e9 / watch.factor,
+                "coefficients seconds": watch.coefficients,
+                "with gates, seconds": watch.gates,
                 "whole stage seconds": wall,
                 "peak MB per worker": session.peak_memory / 1e6,
             })  # fmt: skip
@@ -117,7 +118,8 @@ def _regression(
         "spectrum": {"method": "none"},
     }
     with tempfile.TemporaryDirectory() as folder:
-        ready = runs.prepared(Path(folder), x, LocalCluster(memory=memory), y, **options)
+        cluster = runs.chosen_cluster().model_copy(update={"memory": memory})
+        ready = runs.prepared(Path(folder), x, cluster, y, **options)
         watch = Watch()
         with runs.session(ready, watch) as session:
             gram.run(session)
