@@ -10,12 +10,12 @@ import jax
 import numpy as np
 
 from ntk.analytic import spatial
-from ntk.analytic.compiled import compiled
 from ntk.analytic.costs import cost
 from ntk.analytic.kernel import paired_kernel
 from ntk.analytic.sides import DeviceSide, Side, both, padded
 from ntk.analytic.staging import Staged
 from ntk.analytic.strips import shared_out
+from ntk.device import compiled
 from ntk.stax.layer import Layer
 
 #: Pairs per call: for the handful of a block that is in doubt, and for rows with themselves.

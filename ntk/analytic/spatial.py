@@ -11,11 +11,11 @@ import numpy as np
 from jax import Array, lax
 
 from ntk.analytic import displaced
-from ntk.analytic.compiled import compiled
 from ntk.analytic.displaced import Rows
 from ntk.analytic.footprint import EXACT_SLICES, Block, block, fused_block, rows_at_once
 from ntk.analytic.kernel import read_out
 from ntk.analytic.staging import Staged
+from ntk.device import compiled
 
 
 def device() -> str:

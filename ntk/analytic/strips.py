@@ -23,9 +23,9 @@ import jax.numpy as jnp
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from ntk.analytic.compiled import compiled
 from ntk.analytic.kernel import kernel_of_products
 from ntk.analytic.range import blanked
+from ntk.device import compiled
 from ntk.stax.layer import Layer
 
 BLOCK = 1024

@@ -22,7 +22,6 @@ import numpy as np
 
 from ntk.analytic import spatial
 from ntk.analytic.admission import check_rows_alone, check_weights
-from ntk.analytic.compiled import compiled
 from ntk.analytic.exact_pairs import ExactPairs, joined
 from ntk.analytic.kernel import block_within, check_inputs, outer_kernel
 from ntk.analytic.mirror import mirror, transpose_into
@@ -30,6 +29,7 @@ from ntk.analytic.results import asked
 from ntk.analytic.sides import DeviceSide, Side, both, pad, padded
 from ntk.analytic.staging import Staged, staged
 from ntk.analytic.strips import Vectors, block_rows, outer_in_strips, padded_to, shared_out, strip_kernel
+from ntk.device import compiled, to_host
 from ntk.stax.layer import Layer
 
 Precision = Literal["float32", "float64"]
@@ -245,7 +245,7 @@ class TileKernel:
                 values = _outer(self.architecture, self.names, block)(side1, side2)
             else:
                 values = self._staged_outer(self._staged, side1[0], side2[0], n1, n2, blocks, symmetric)
-        return {name: np.asarray(value)[:n1, :n2] for name, value in values.items()}, blocks
+        return {name: to_host(value)[:n1, :n2] for name, value in values.items()}, blocks
 
     def _staged_outer(
         self,

@@ -17,6 +17,7 @@ transposed with it. So no step copies a tile that is contiguous in either order.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -132,10 +133,18 @@ def solve_column(u: Tile, s: Tile) -> Tile:
 
 
 class HostSteps:
-    """A tile of the factor in the making, in the memory of `s`, which is overwritten (see `ntk.linalg.tile_jax`)."""
+    """A tile of the factor in the making (see `ntk.linalg.tile_jax`).
 
-    def __init__(self, s: Tile):
-        self._s = s
+    Args:
+        a: A_ij, (m, n) float32 or float64; not changed.
+        shift: λ of A + λI, on a diagonal tile.
+        dtype: of the factor; that of `a` by default.
+    """
+
+    def __init__(self, a: Tile, shift: float = 0.0, dtype: Any = None):
+        self._s = np.array(a, dtype=dtype, order="C")
+        if shift:
+            self._s[np.diag_indices_from(self._s)] += shift
 
     def update(self, a: Tile, b: Tile | None = None) -> None:
         """S ← S − AᵀB, or S − AᵀA."""

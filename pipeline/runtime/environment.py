@@ -25,6 +25,10 @@ _THREAD_VARIABLES = (
 )
 
 
+AUTOTUNING = "xla_gpu_autotune_level"
+"""XLA's option that says how algorithms for products on a GPU are tried out."""
+
+
 def thread_limits(threads: int) -> dict[str, str]:
     """Variables that hold XLA and BLAS to ``threads`` CPU threads, if set before NumPy or JAX is imported."""
     return dict.fromkeys(_THREAD_VARIABLES, str(threads))
@@ -62,20 +66,23 @@ def prompt_release() -> dict[str, str]:
     return {name: os.environ.get(name, value) for name, value in wanted.items()}
 
 
-def gpu_memory(share: float = GPU_SHARE) -> dict[str, str]:
-    """Variables with which JAX takes this share of a GPU's memory at its start: what a plan promised is there.
+def gpu_settings(share: float = GPU_SHARE) -> dict[str, str]:
+    """Variables with which JAX takes this share of a GPU's memory at its start, so that what a plan promised is there,
+    and does not try algorithms for products out, so that the next worker takes the same ones.
 
     A person's own setting wins; without a GPU they mean nothing."""
     wanted = {"XLA_PYTHON_CLIENT_PREALLOCATE": "true", "XLA_PYTHON_CLIENT_MEM_FRACTION": f"{share:.3f}"}
-    return {name: os.environ.get(name, value) for name, value in wanted.items()}
+    found = {name: os.environ.get(name, value) for name, value in wanted.items()}
+    flags = os.environ.get("XLA_FLAGS", "")
+    return found | {"XLA_FLAGS": flags if AUTOTUNING in flags else f"{flags} --{AUTOTUNING}=0".strip()}
 
 
 def gpu_slot(gpu: str, share: float) -> dict[str, str]:
     """Variables of the worker of one GPU, which sees no other, and takes a share of its memory."""
-    return {"CUDA_VISIBLE_DEVICES": gpu} | gpu_memory(share)
+    return {"CUDA_VISIBLE_DEVICES": gpu} | gpu_settings(share)
 
 
 def worker_environment(threads: int, extra: Mapping[str, str] | None = None) -> dict[str, str]:
     """This process's environment with a worker's limits and cache, overridden by ``extra``."""
-    own = thread_limits(threads) | compilation_cache() | prompt_release() | gpu_memory()
+    own = thread_limits(threads) | compilation_cache() | prompt_release() | gpu_settings()
     return {**os.environ, **own, **(extra or {})}

@@ -2,16 +2,16 @@
 backward substitution, gates, and the inverse's diagonal.
 
 Operands are the pages of their files (`ArrayStore.view`), checked against their digests as they are taken up and asked
-for one product before, so that arithmetic waits neither for the disk nor for a copy.
+for one product before, so that arithmetic waits neither for the disk nor for a copy; or they are on a GPU already
+(`FactorTiles`).
 """
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import numpy as np
 
@@ -24,11 +24,9 @@ from pipeline.plan.cholesky import FACTOR_KIND, FORWARD_KIND, INVERSE_KIND, fact
 from pipeline.plan.gram import gram_array
 from pipeline.plan.tasks import Record, Task
 from pipeline.plan.tiles import TileGrid
-from pipeline.stages.worker import Stopwatch, has_gpu, opened, stored_record, targets
+from pipeline.stages.factor_tiles import FactorTiles
+from pipeline.stages.worker import Stopwatch, opened, stored_record, targets
 from pipeline.store.arrays import ArrayStore
-
-if TYPE_CHECKING:
-    from ntk.linalg.tile_jax import DeviceSteps
 
 SUBSTITUTE_KIND = "substitute"
 GATES_KIND = "gates"
@@ -115,17 +113,6 @@ class Triangle:
         return math.fsum(tile_cholesky.log_determinant(self.tile(block, block)) for block in blocks)
 
 
-@functools.cache
-def tile_steps() -> Callable[[np.ndarray], tile_cholesky.HostSteps | DeviceSteps]:
-    """What computes a tile in this process: JAX where it has a GPU to itself, else LAPACK."""
-    if has_gpu():
-        # Imported here alone: a worker without a GPU keeps its memory for tiles.
-        from ntk.linalg.tile_jax import DeviceSteps
-
-        return DeviceSteps
-    return tile_cholesky.HostSteps
-
-
 @dataclass(frozen=True, slots=True)
 class CholeskyWork:
     """One step of the factorisation or what follows from the factor; `shifts` holds λ for each ridge."""
@@ -135,6 +122,7 @@ class CholeskyWork:
     kernel: str
     grid: TileGrid
     shifts: tuple[float, ...]
+    tiles: FactorTiles = field(default_factory=FactorTiles, compare=False)
 
     def __call__(self, task: Task) -> Callable[[], list[Record]]:
         watch = Stopwatch()
@@ -144,25 +132,28 @@ class CholeskyWork:
         }  # fmt: skip
         block, note = steps[task.kind](task)
         ((name, key),) = task.writes
-        return lambda: [stored_record(self.store, name, key, block, watch, task.key, note)]
 
-    def factor(self, task: Task) -> tuple[np.ndarray, dict[str, Any]]:
-        """Tile (i, j) of U: the shifted Gram tile less the products of the tiles above, then a solve or a root."""
+        def store(block: np.ndarray) -> Record:
+            return stored_record(self.store, name, key, block, watch, task.key, note)
+
+        return lambda: [self.tiles.stored(block, store)]
+
+    def factor(self, task: Task) -> tuple[Any, dict[str, Any]]:
+        """Tile (i, j) of U, on a GPU if there is one: the shifted Gram tile less the products of the tiles above, then
+        a solve or a root."""
         array, i, j = task.args
         factor, store = Factor.of(array), self.store
         above = factor_reads(i, j)
         for tile in above[:2]:
-            store.expect(array, tile)
-        s = np.array(store.view(gram_array(self.kernel), (i, j)), dtype=factor.dtype, order="C")
-        if i == j:
-            s[np.diag_indices_from(s)] += self.shifts[factor.index]
+            self.tiles.expect(store, array, tile)
+        shift = self.shifts[factor.index] if i == j else 0.0
+        steps = self.tiles.start(store.view(gram_array(self.kernel), (i, j)), factor.dtype, shift)
 
-        def operand(position: int) -> np.ndarray:
+        def operand(position: int) -> Any:
             for tile in above[position + 2 : position + 3]:
-                store.expect(array, tile)
-            return store.view(array, above[position])
+                self.tiles.expect(store, array, tile)
+            return self.tiles.operand(store, array, above[position])
 
-        steps = tile_steps()(s)
         for k in range(i):
             if i == j:
                 steps.update(operand(k))
@@ -218,7 +209,14 @@ class CholeskyWork:
     def inverse(self, task: Task) -> tuple[np.ndarray, dict[str, Any]]:
         """The diagonal of (K + λI)⁻¹ on one block."""
         name, j = task.args
-        return substitution.inverse_diagonal_block(self._reader(Factor.of(name).array), self.blocks, j), {}
+        factor, store, upper = Factor.of(name), self.store, tuple(self.grid.upper())
+
+        def tile(i: int, k: int) -> Any:
+            for after in upper[self.grid.index(i, k) + 1 :][:1]:
+                self.tiles.expect(store, factor.array, after)
+            return self.tiles.operand(store, factor.array, (i, k))
+
+        return self.tiles.inverse_diagonal_block(tile, self.blocks, j), {}
 
     def triangle(self, array: str) -> Triangle:
         """A factor in the store."""

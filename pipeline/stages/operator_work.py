@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,13 +13,10 @@ from pipeline.plan.products import Patches
 from pipeline.plan.tasks import Record, Task
 from pipeline.stages.kept import KeptTiles
 from pipeline.stages.tiles import Tiles
-from pipeline.stages.worker import Stopwatch, has_gpu, opened, stored_record
+from pipeline.stages.worker import Stopwatch, device_room, has_gpu, opened, stored_record
 
 if TYPE_CHECKING:
     from ntk.linalg.tile_jax import DeviceProduct
-
-DEVICE_SHARE = 0.6
-"""Share of what JAX has of a GPU's memory that tiles may take which are kept there."""
 
 PRODUCT, ROWS, ROWS_PRODUCT, DIAGONAL = "product", "rows", "rows-product", "diagonal"
 
@@ -78,7 +74,7 @@ class OperatorWork:
             height += patches.rows(side).stop - patches.rows(side).start
         x = np.concatenate([store.read_recorded(record) for record in vectors[: len(sides)]], axis=1)
         if has_gpu():
-            keep = device_tiles(grid.tile**2 * self.itemsize)
+            keep = device_room() // (grid.tile**2 * self.itemsize)
         steps, hold = product_steps()
         product = steps(x)
         for (i, j), tile in self.kept.stream(self.tiles, patches.tiles(first, second), count, keep, hold):
@@ -128,15 +124,8 @@ class OperatorWork:
 def product_steps() -> tuple[type[HostProduct] | type[DeviceProduct], Callable[[np.ndarray], object]]:
     """What this worker multiplies tiles with, and what brings them there."""
     if has_gpu():
-        from ntk.linalg.tile_jax import DeviceProduct, on_device
+        from ntk.device import on_device
+        from ntk.linalg.tile_jax import DeviceProduct
 
         return DeviceProduct, on_device
     return HostProduct, lambda tile: tile
-
-
-@cache
-def device_tiles(nbytes: int) -> int:
-    """How many tiles of a size the GPU keeps."""
-    from ntk.linalg.tile_jax import device_memory
-
-    return int(DEVICE_SHARE * device_memory()) // nbytes

@@ -1,4 +1,5 @@
-"""All eigenpairs of a stored Gram matrix that fits into a worker's memory, by LAPACK."""
+"""All eigenpairs of a stored Gram matrix that fits into a worker's memory, by LAPACK, or by cuSOLVER where it
+fits into a GPU's as well."""
 
 from __future__ import annotations
 
@@ -24,7 +25,7 @@ from pipeline.stages.spectrum_arrays import (
     make_spectrum_array,
     spectrum_array,
 )
-from pipeline.stages.worker import Stopwatch, opened, stored_record, targets
+from pipeline.stages.worker import Stopwatch, has_gpu, opened, stored_record, targets
 
 KIND = "spectrum"
 PROBED_PAIRS = 32
@@ -63,6 +64,13 @@ class EighWork:
         matrix = np.empty((grid.n, grid.n))
         for i, j in grid.upper():
             matrix[grid.rows(i), grid.rows(j)] = store.read(gram_array(self.request.kernel), (i, j))
+        if has_gpu():
+            from ntk.device import device_memory
+            from ntk.linalg import tile_jax
+
+            if tile_jax.EIGH_MATRICES * matrix.nbytes <= device_memory():
+                values, vectors = tile_jax.eigh(matrix)
+                return values[::-1], vectors[:, ::-1]
         # NumPy's lets go of the interpreter while LAPACK works, SciPy's does not: a stop must be heard meanwhile.
         values, vectors = np.linalg.eigh(matrix, UPLO="U")
         return values[::-1], vectors[:, ::-1]

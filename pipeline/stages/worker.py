@@ -43,6 +43,18 @@ def has_gpu() -> bool:
     return jax.default_backend() == "gpu"
 
 
+DEVICE_SHARE = 0.6
+"""Of the memory that JAX has of a GPU, for tiles that stay there between tasks."""
+
+
+@functools.cache
+def device_room() -> int:
+    """Bytes for tiles that stay on this process's GPU between tasks."""
+    from ntk.device import device_memory
+
+    return int(DEVICE_SHARE * device_memory())
+
+
 _inputs: OrderedDict[tuple[str, str, str, int], np.ndarray] = OrderedDict()
 """The blocks of inputs used last, the latest at the end."""
 

@@ -9,14 +9,16 @@ import numpy as np
 import pytest
 import scipy.linalg
 
+from ntk import device
 from pipeline import open_run
 from pipeline.errors import GateError
 from pipeline.plan.cholesky import cholesky_tasks
-from pipeline.stages import gram, solve
-from pipeline.stages.cholesky_work import CholeskyWork, Factor
+from pipeline.stages import factor_tiles, gram, solve, spectrum_eigh
+from pipeline.stages.cholesky_work import CholeskyWork, Factor, Precision
 from pipeline.stages.opening import open_prepared
 from pipeline.stages.regression import ALPHA
 from pipeline.stages.session import Session
+from pipeline.store.arrays import ArrayStore
 from pipeline.store.faults import TileError
 from tests.stages.conftest import ARCHITECTURE, Runner
 
@@ -36,6 +38,40 @@ def low_rank_kernel(x1: np.ndarray, x2: np.ndarray) -> np.ndarray:
 @pytest.fixture(params=[True, False], ids=["in memory", "on tiles"])
 def in_memory(request: pytest.FixtureRequest) -> bool:
     return request.param
+
+
+@pytest.mark.parametrize("precision", ["float64", "float32"])
+def test_a_device_that_keeps_few_tiles_solves_and_decomposes_as_lapack_does(
+    runner: Runner, monkeypatch: pytest.MonkeyPatch, precision: Precision
+) -> None:
+    """JAX's device, a CPU here, is taken for a GPU with room for three tiles of a factor, of two ridges in turn."""
+    wanted = {
+        "solve": {"ridge": RIDGES, "factor": precision, "in_memory": False, "keep_factor": True},
+        "spectrum": {"method": "eigh"},
+    }
+    runner.run(**wanted, out=str(runner.folder / "host"))
+    for module in (factor_tiles, spectrum_eigh):
+        monkeypatch.setattr(module, "has_gpu", lambda: True)
+    monkeypatch.setattr(device, "device_memory", lambda: 2**30)
+    monkeypatch.setattr(factor_tiles, "device_room", lambda: 3 * 16 * 16 * np.dtype(precision).itemsize)
+    taken: list[int] = []
+    tell = factor_tiles.FactorTiles.operand
+
+    def operand(self: factor_tiles.FactorTiles, store: ArrayStore, array: str, key: tuple[int, int]) -> Any:
+        tile = tell(self, store, array, key)
+        taken.append(len(self))
+        np.testing.assert_array_equal(tile, store.view(array, key))
+        return tile
+
+    monkeypatch.setattr(factor_tiles.FactorTiles, "operand", operand)
+    runner.run(**wanted)
+    assert 0 < max(taken) < 6  # those at the edge are smaller
+    here, there = (open_run(runner.folder / name) for name in ("run", "host"))
+    np.testing.assert_allclose(here.solution[:], there.solution[:], rtol=1e-9)
+    inverses = (run.store.read_all(Factor(1, precision).inverse) for run in (here, there))
+    np.testing.assert_allclose(*inverses, rtol=1e-9 if precision == "float64" else 1e-4)
+    values = there.eigenvalues()
+    np.testing.assert_allclose(here.eigenvalues(), values, rtol=0, atol=1e-12 * values[0])
 
 
 @pytest.mark.parametrize("factor", ["float64", "float32", "auto"])

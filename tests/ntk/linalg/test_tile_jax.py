@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from ntk.device import on_device
 from ntk.linalg.band_reduction import HostSweep
 from ntk.linalg.operator import HostProduct
 from ntk.linalg.tile_cholesky import HostSteps, NotPositiveDefinite
-from ntk.linalg.tile_jax import DeviceProduct, DeviceSteps, DeviceSweep, on_device
+from ntk.linalg.tile_jax import DeviceProduct, DeviceSteps, DeviceSweep
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
