@@ -123,7 +123,8 @@ def gradient_flow(
         raise ValueError("y is not finite")
     # Squares of columns of any finite size stay within the range.
     sizes = np.abs(columns).max(axis=0, initial=0.0)
-    columns = columns / np.where(sizes > 0, sizes, 1.0)
+    sizes[sizes == 0] = 1.0
+    columns = columns / sizes
     space = _Lanczos(product, columns, min(max_products, len(columns)))
     check = 0
     while True:
@@ -135,12 +136,8 @@ def gradient_flow(
             if known.converged or last:
                 columns = np.matmul(known.weights.transpose(1, 0, 2), space.basis[:, : space.size])
                 coefficients = np.ascontiguousarray(columns.transpose(1, 2, 0)) * sizes
-                bounds, residuals = (_scaled(a, sizes) for a in (known.bounds, known.residuals))
+                bounds, residuals = known.bounds * sizes, known.residuals * sizes
                 return GradientFlow(coefficients, bounds, residuals, known.converged, space.size)
-
-
-def _scaled(values: NDArray[np.float64], sizes: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.where(sizes > 0, values * np.where(sizes > 0, sizes, 1.0), 0.0)
 
 
 class _Lanczos:
@@ -233,15 +230,19 @@ def _evaluated(space: _Lanczos, tau: NDArray[np.float64], lower: float, toleranc
 
 def _least(values: NDArray[np.float64], n: int) -> float:
     """What the least of all eigenvalues is at least."""
-    return max(0.0, float(values[0] - n * np.finfo(np.float64).eps * values[-1]))
+    return max(0.0, float(values[0] - _resolution(values, n)))
 
 
 def _not_negative(values: NDArray[np.float64], n: int) -> NDArray[np.float64]:
     """Ritz values with rounding errors below zero removed; they lie within the spectrum of A."""
-    resolution = n * np.finfo(np.float64).eps * float(np.abs(values).max())
-    if values[0] < -resolution:
+    if values[0] < -_resolution(values, n):
         raise LinAlgError(
             f"the matrix has an eigenvalue at or below {values[0]:.3g}: gradient flow on it diverges\n"
             f"hint: add a ridge of {-2 * values[0]:.1e} or more"
         )
     return np.maximum(values, 0.0)
+
+
+def _resolution(values: NDArray[np.float64], n: int) -> float:
+    """n ε ‖A‖: eigenvalues of an (n, n) matrix are not told apart within this."""
+    return n * float(np.finfo(np.float64).eps) * float(np.abs(values).max())

@@ -91,9 +91,8 @@ class Quadrature:
         counts, off = np.empty((p, len(thresholds))), np.empty((p, len(thresholds)))
         for probe, (nodes, weights) in enumerate(zip(self.nodes, self.weights, strict=True)):
             upto = np.cumsum(weights)
-            before = (
-                np.searchsorted(nodes, thresholds, side="right") - 1
-            )  # the last node not above a threshold
+            # The last node not above a threshold.
+            before = np.searchsorted(nodes, thresholds, side="right") - 1
             least = np.where(before < 0, 0.0, (upto - weights)[np.maximum(before, 0)])
             most = upto[np.minimum(before + 1, len(nodes) - 1)]
             share = np.interp(thresholds, nodes, upto - weights / 2, right=1.0)
@@ -184,19 +183,16 @@ def step(
 
 def quadrature(coefficients: LanczosCoefficients, n: int) -> Quadrature:
     """The Gauss quadrature of every probe (Golub & Welsch 1969), and that of Gauss and Radau (Golub 1973)."""
-    gauss, radau = [], []
+    rules: list[tuple[Array, Array, Array, Array]] = []
     for alpha, beta in zip(coefficients.alpha.T, coefficients.beta.T, strict=True):
         nodes, vectors = _eigenpairs(alpha, beta[:-1])
-        gauss.append((nodes, np.square(vectors[0])))
         low = min(0.0, float(nodes[0])) - n * EPS * float(np.abs(nodes).max())
         # The last diagonal entry of a longer T that has `low` for an eigenvalue.
         last = low + beta[-1] ** 2 * float(np.sum(vectors[-1] ** 2 / (nodes - low))) if beta[-1] else low
-        nodes, vectors = _eigenpairs(np.append(alpha, last), beta)
-        radau.append((nodes, np.square(vectors[0])))
-    (nodes, weights), fixed = (
-        [np.array(part) for part in zip(*rule, strict=True)] for rule in (gauss, radau)
-    )
-    return Quadrature(nodes, weights, n, (fixed[0], fixed[1]))
+        fixed, others = _eigenpairs(np.append(alpha, last), beta)
+        rules.append((nodes, np.square(vectors[0]), fixed, np.square(others[0])))
+    nodes, weights, fixed, shares = map(np.array, zip(*rules, strict=True))
+    return Quadrature(nodes, weights, n, (fixed, shares))
 
 
 def _eigenpairs(diagonal: Array, beside: Array) -> tuple[Array, Array]:

@@ -122,14 +122,14 @@ def gradient_descent_mse_ensemble(
         first = None if name == "nngp" else matrix(wide(kernels["nngp"])) @ vectors
         covariances = []
         for tau in each:
+            decay = relaxation(values, 2 * tau if first is None else tau)
+            weights = seen * decay
             if first is None:
-                weights = seen * relaxation(values, 2 * tau)
                 found, alpha = prior - weights @ seen.T, weights.T
             else:
-                decay = relaxation(values, tau)
-                weights = seen * decay
-                found = ensemble_covariance(weights, first, prior, initial(name))
-                alpha = 2 * (decay * (weights @ initial(name) - first)).T
+                moved = weights @ initial(name)
+                found = ensemble_covariance(weights, first, prior, moved)
+                alpha = 2 * (decay * (moved - first)).T
             covariances.append(resolved(found, weights, alpha, train(name), variance))
         return means, covariances, rows
 

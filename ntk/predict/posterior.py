@@ -90,7 +90,8 @@ def gp_inference(
             own, other = _initial(k_train_train, k_test_train)
             weights = kernel.solve(cross.T).T
             prior = _prior(k_test_test, "nngp", len(cross))
-            covariance = ensemble_covariance(weights, matrix(wide(other)), prior, matrix(wide(own)))
+            moved = weights @ matrix(wide(own))
+            covariance = ensemble_covariance(weights, matrix(wide(other)), prior, moved)
         else:
             half = kernel.half_solve(cross.T)
             covariance = _prior(k_test_test, name, len(cross)) - half.T @ half
@@ -104,17 +105,17 @@ def gp_inference(
     return predict_fn
 
 
-def ensemble_covariance(weights: Any, cross: Any, prior: Any, train: Any) -> Any:
+def ensemble_covariance(weights: Any, cross: Any, prior: Any, moved: Any) -> Any:
     """𝒦(x, x') + A 𝒦 Aᵀ − (A 𝒦(X, x') + transpose): the covariance of f_0(x) − A f_0(X) (Lee et al. 2019, eq. 16).
 
     Args:
         weights: A, (m, n), at any time.
         cross: 𝒦(x, X), (m, n).
         prior: 𝒦(x, x'), (m, m).
-        train: 𝒦 on the training rows, (n, n).
+        moved: A 𝒦, (m, n), of the 𝒦 on the training rows.
     """
     mixed = weights @ cross.T
-    return prior + weights @ train @ weights.T - (mixed + mixed.T)
+    return prior + moved @ weights.T - (mixed + mixed.T)
 
 
 def named(kernels: Any, name: str, argument: str) -> Any:

@@ -47,7 +47,7 @@ class MemoryFit:
             return prior - half.T @ half
         weights = self.train.solve(cross["ntk"].T).T
         prior = problem.kernels_of(x, None, ("nngp",))["nngp"]
-        return ensemble_covariance(weights, cross["nngp"], prior, self.initial)
+        return ensemble_covariance(weights, cross["nngp"], prior, weights @ self.initial)
 
     def log_determinant(self) -> float:
         """log det(K + λI)."""

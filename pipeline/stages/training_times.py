@@ -44,8 +44,9 @@ def store_flow(session: Session) -> list[float]:
         try:
             flow = gradient_flow(operator.matvec, y, tau, **limits)
         except LinAlgError as error:
+            message = str(error).partition("\nhint: ")[0]
             raise GateError(
-                f"predict.times: {str(error).partition(chr(10))[0]}",
+                f"predict.times: {message}",
                 hint=f"{_SHORTER}, or take precision: float64",
             ) from error
         lengths = np.linalg.norm(flow.coefficients, axis=1)
