@@ -14,7 +14,7 @@ from pipeline.config.cluster import SerialCluster
 from pipeline.config.sizes import human_bytes
 from pipeline.errors import GateError, InputError
 from pipeline.estimators.problem import SMALLER, Problem
-from pipeline.plan.memory import dense_regression
+from pipeline.plan.memory_solve import dense_regression
 from pipeline.plan.resources import resolve
 
 

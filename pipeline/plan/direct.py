@@ -7,7 +7,7 @@ shared out over workers on many machines, and a killed factorisation goes on fro
 from __future__ import annotations
 
 from pipeline.config.model import SolveConfig
-from pipeline.plan import memory
+from pipeline.plan import memory, memory_solve
 from pipeline.plan.resources import ASSUMED_FLOPS, Resources
 
 MOST_SECONDS = 60.0
@@ -24,7 +24,7 @@ def is_in_memory(solve: SolveConfig, n: int, outputs: int, resources: Resources)
     if resources.kind not in HERE or resources.device != "cpu":
         return False
     seconds = 2 * float(n) ** 3 / 3 / (ASSUMED_FLOPS * resources.threads * resources.workers)
-    fits = memory.dense_solve_task(n, outputs, memory.TILE_MULTIPLE).total <= resources.memory
+    fits = memory_solve.dense_solve_task(n, outputs, memory.TILE_MULTIPLE).total <= resources.memory
     return fits and seconds <= MOST_SECONDS
 
 

@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable
 
 from pipeline.config.model import RunConfig
-from pipeline.plan import memory
+from pipeline.plan import memory, memory_solve
 from pipeline.plan.direct import is_in_memory
 from pipeline.plan.gram import rows_kept
 from pipeline.plan.iterative import (
@@ -123,12 +123,12 @@ def _needs(
     jax = memory.PROCESS_WITH_JAX
     if choice is not None and choice.method == "cg":
         width = columns_of(config.solve, p.outputs)
-        needs["product"] = lambda tile: memory.product_task(
+        needs["product"] = lambda tile: memory_solve.product_task(
             tile, Patches.of(TileGrid(p.rows, tile), p.itemsize).rows_per_side, width, itemsize=p.itemsize
         )
     elif choice is not None and choice.method == "askotch":
         width, (block, _) = columns_of(config.solve, p.outputs), block_of(config.solve, p.rows)
-        needs["rows product"] = lambda tile: memory.rows_product_task(
+        needs["rows product"] = lambda tile: memory_solve.rows_product_task(
             tile,
             Patches.of(TileGrid(p.rows, tile), p.itemsize).rows_per_side,
             # A look at the residual computes whole tiles.
@@ -140,13 +140,15 @@ def _needs(
             itemsize=p.itemsize,
         )
     elif choice is not None and in_memory:
-        needs["dense solve"] = lambda tile: memory.dense_solve_task(p.rows, p.outputs, tile)
+        needs["dense solve"] = lambda tile: memory_solve.dense_solve_task(p.rows, p.outputs, tile)
     elif choice is not None:
-        needs["cholesky"] = lambda tile: memory.cholesky_task(tile, process=jax)
-        needs["substitution"] = lambda tile: memory.substitution_task(p.rows, p.outputs, tile, process=jax)
-        needs["inverse diagonal"] = lambda tile: memory.inverse_diagonal_task(p.rows, tile, process=jax)
+        needs["cholesky"] = lambda tile: memory_solve.cholesky_task(tile, process=jax)
+        needs["substitution"] = lambda tile: memory_solve.substitution_task(
+            p.rows, p.outputs, tile, process=jax
+        )
+        needs["inverse diagonal"] = lambda tile: memory_solve.inverse_diagonal_task(p.rows, tile, process=jax)
     if config.predicts:
-        needs["predict"] = lambda tile: memory.prediction_task(
+        needs["predict"] = lambda tile: memory_solve.prediction_task(
             tile,
             row_bytes=row_bytes,
             bytes_per_pair=p.bytes_per_pair,
@@ -156,7 +158,9 @@ def _needs(
             itemsize=p.itemsize,
         )
         if config.predict.times:
-            needs["training time"] = lambda tile: memory.flow(p.rows, p.outputs, len(config.predict.times))
+            needs["training time"] = lambda tile: memory_solve.flow(
+                p.rows, p.outputs, len(config.predict.times)
+            )
     return needs
 
 

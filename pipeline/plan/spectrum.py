@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pipeline.config.model import SpectrumConfig
 from pipeline.config.sizes import human_bytes
 from pipeline.errors import InputError
-from pipeline.plan import memory
+from pipeline.plan import memory, memory_solve, memory_spectrum
 from pipeline.plan.band import BandPlan
 from pipeline.plan.kept import kept_tiles
 from pipeline.plan.memory import Need
@@ -130,8 +130,8 @@ def _with_smallest(plan: SpectrumPlan, wanted: SpectrumConfig, matrix: Matrix) -
     above = 8.0 * grid.tile**2 * grid.blocks * (grid.blocks + 1) * (grid.blocks + 2) / 3
     needs = (
         plan.need,
-        memory.cholesky_task(grid.tile),
-        memory.inverse_krylov(grid.n, width, INVERSE_STEPS, grid.tile),
+        memory_solve.cholesky_task(grid.tile),
+        memory_spectrum.inverse_krylov(grid.n, width, INVERSE_STEPS, grid.tile),
     )
     return dataclasses.replace(
         plan,
@@ -159,14 +159,14 @@ def _too_large(need: Need, resources: Resources) -> str:
 
 
 def _eigh(wanted: SpectrumConfig, matrix: Matrix, resources: Resources) -> SpectrumPlan:
-    need = memory.full_eigh(matrix.grid.n, process=memory.PROCESS_WITH_JAX)
+    need = memory_spectrum.full_eigh(matrix.grid.n, process=memory.PROCESS_WITH_JAX)
     flops = matrix.kernels * 9.0 * float(matrix.grid.n) ** 3
     return SpectrumPlan("eigh", matrix.kernels, 2, flops, 2 * matrix.bytes, 0.0, need)
 
 
 def _band(wanted: SpectrumConfig, matrix: Matrix, resources: Resources) -> SpectrumPlan:
     n, tile = matrix.grid.n, matrix.grid.tile
-    width = memory.band_width(n, tile, resources.memory) or memory.LEAST_BANDWIDTH
+    width = memory_spectrum.band_width(n, tile, resources.memory) or memory_spectrum.LEAST_BANDWIDTH
     plan = BandPlan(matrix.grid, width, resources.workers, "", wanted.vectors > 0)
     passes = plan.panels / 3 + 2
     flops = matrix.kernels * (4 / 3 * float(n) ** 3 + 6.0 * n * n * width)
@@ -178,7 +178,7 @@ def _band(wanted: SpectrumConfig, matrix: Matrix, resources: Resources) -> Spect
         flops,
         passes * matrix.bytes * 8 / matrix.itemsize + panels,
         plan.panels / 3 * matrix.bytes * 8 / matrix.itemsize + panels,
-        memory.band_task(n, tile, width),
+        memory_spectrum.band_task(n, tile, width),
     )
 
 
@@ -186,7 +186,7 @@ def _lanczos(wanted: SpectrumConfig, matrix: Matrix, resources: Resources) -> Sp
     n = matrix.grid.n
     count = n if wanted.count == "all" else min(wanted.count, n)
     width = block_width(count, n)
-    driver = memory.krylov_driver(n, width, KRYLOV_BLOCKS)
+    driver = memory_spectrum.krylov_driver(n, width, KRYLOV_BLOCKS)
     plan = _products("lanczos", matrix, width, EXPECTED_PASSES, driver, resources)
     if not is_counted(n, resources.memory):
         return plan
@@ -196,19 +196,21 @@ def _lanczos(wanted: SpectrumConfig, matrix: Matrix, resources: Resources) -> Sp
         # One task; Bunch and Kaufman's pivoting runs at half the rate of a product.
         serial=plan.serial + matrix.kernels * 2 * float(n) ** 3 / 3,
         reads=plan.reads + matrix.bytes,
-        need=max(plan.need, memory.inertia_task(n), key=lambda need: need.total),
+        need=max(plan.need, memory_spectrum.inertia_task(n), key=lambda need: need.total),
     )
 
 
 def is_counted(n: int, limit: int) -> bool:
     """Whether a worker has the memory, and the time, to count eigenvalues by LDLᵀ of the whole matrix."""
-    return n <= COUNTED_ROWS and memory.inertia_task(n).total <= limit
+    return n <= COUNTED_ROWS and memory_spectrum.inertia_task(n).total <= limit
 
 
 def _density(wanted: SpectrumConfig, matrix: Matrix, resources: Resources) -> SpectrumPlan:
     n, probes = matrix.grid.n, wanted.probes
     steps = min(wanted.steps, n)
-    return _products("density", matrix, probes, steps, memory.quadrature_driver(n, probes, steps), resources)
+    return _products(
+        "density", matrix, probes, steps, memory_spectrum.quadrature_driver(n, probes, steps), resources
+    )
 
 
 def _products(
@@ -217,7 +219,9 @@ def _products(
     """`passes` products with `columns` vectors; `driver` is what the process that directs them needs."""
     n, patches = matrix.grid.n, Patches.of(matrix.grid, matrix.itemsize)
     vectors = matrix.kernels * 8.0 * n * columns * passes
-    worker = memory.product_task(matrix.grid.tile, patches.rows_per_side, columns, itemsize=matrix.itemsize)
+    worker = memory_solve.product_task(
+        matrix.grid.tile, patches.rows_per_side, columns, itemsize=matrix.itemsize
+    )
     count, kept, still = matrix.grid.count, None, 1.0
     if not matrix.mapped:
         keep = kept_tiles(matrix.grid, matrix.itemsize, worker.total, resources)

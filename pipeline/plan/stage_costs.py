@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from pipeline.config.model import RunConfig
-from pipeline.plan import memory
+from pipeline.plan import memory_spectrum
 from pipeline.plan.gram import cross_tasks, supertile, task_count
 from pipeline.plan.iterative import (
     ASSUMED_PASSES,
@@ -181,7 +181,7 @@ def _with_population(stage: StagePlan, p: Problem, resources: Resources, grid: T
     For each kernel one reading of the matrix, of which the sample is stored, two eigendecompositions and a few
     factorisations of that.
     """
-    rows = memory.population_rows(p.rows, resources.memory) if p.outputs and not stage.skipped else 0
+    rows = memory_spectrum.population_rows(p.rows, resources.memory) if p.outputs and not stage.skipped else 0
     if not rows:
         return stage
     return dataclasses.replace(
@@ -190,5 +190,5 @@ def _with_population(stage: StagePlan, p: Problem, resources: Resources, grid: T
         flops=stage.flops + p.kernels * 30.0 * rows**3,
         writes=stage.writes + p.kernels * 8.0 * rows**2,
         reads=stage.reads + Matrix(grid, p.itemsize, p.kernels).bytes,
-        peak=max(stage.peak, memory.population(rows).total),
+        peak=max(stage.peak, memory_spectrum.population(rows).total),
     )

@@ -16,7 +16,7 @@ import numpy as np
 from pipeline.errors import GateError
 from pipeline.plan.gram import gram_array
 from pipeline.plan.kept import kept_tiles
-from pipeline.plan.memory import product_task
+from pipeline.plan.memory_solve import product_task
 from pipeline.plan.products import Patches
 from pipeline.plan.shares import Patch, measured_speeds, share_out
 from pipeline.plan.tasks import Record, Task

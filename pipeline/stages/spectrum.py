@@ -22,7 +22,7 @@ from ntk.spectral.effective_dimension import effective_dimension
 from ntk.spectral.power_law import fit_power_law
 from ntk.spectral.stability import condition_number, max_learning_rate, noise_floor
 from pipeline.errors import GateError, InputError
-from pipeline.plan import memory
+from pipeline.plan import memory_spectrum
 from pipeline.plan.spectrum import Matrix, resolve_method
 from pipeline.stages import (
     spectrum_band,
@@ -99,7 +99,7 @@ def _request(session: Session, kernel: str, resolved: str, gram: dict[str, Any])
     """
     wanted, n = session.config.spectrum, session.grid.n
     count = n if wanted.count == "all" else min(wanted.count, n)
-    rows = memory.population_rows(n, session.resources.memory)
+    rows = memory_spectrum.population_rows(n, session.resources.memory)
 
     def by(method: str) -> Request:
         return Request(

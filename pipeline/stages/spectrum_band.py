@@ -21,7 +21,7 @@ from ntk.linalg.operator import symmetric_product
 from pipeline.errors import InputError
 from pipeline.plan.band import PANEL_KIND, SWEEP_KIND, BandPlan, band_tasks
 from pipeline.plan.gram import gram_array
-from pipeline.plan.memory import band_width
+from pipeline.plan.memory_spectrum import band_width
 from pipeline.plan.resources import Resources
 from pipeline.plan.tasks import Record, Task
 from pipeline.stages.session import Session

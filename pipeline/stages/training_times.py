@@ -11,7 +11,7 @@ from numpy.linalg import LinAlgError
 
 from ntk.linalg.matrix_functions import gradient_flow
 from pipeline.errors import GateError
-from pipeline.plan.memory import FLOW_STEPS
+from pipeline.plan.memory_solve import FLOW_STEPS
 from pipeline.stages.operator import stored_operator
 from pipeline.stages.session import Session
 from pipeline.stages.worker import Stopwatch, stored_record

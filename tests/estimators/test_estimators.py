@@ -20,7 +20,7 @@ from ntk import predict, stax
 from pipeline.errors import GateError, InputError
 from pipeline.estimators import NTKClassifier, NTKGaussianProcess, NTKRegressor, in_directory
 from pipeline.estimators.problem import ARCHITECTURE, NEEDS
-from pipeline.plan.memory import dense_regression
+from pipeline.plan.memory_solve import dense_regression
 
 RNG = np.random.default_rng(0)
 X, X_NEW = RNG.standard_normal((60, 5)), RNG.standard_normal((11, 5))

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from ntk.linalg import dense_cholesky
 from pipeline.config.sizes import human_bytes, parse_bytes
 from pipeline.errors import InputError
-from pipeline.plan import memory
+from pipeline.plan import memory, memory_solve, memory_spectrum
 
 
 @pytest.mark.parametrize(
@@ -52,11 +52,11 @@ def test_needs_grow_with_the_tile(tile):
     kernel = {"row_bytes": 64, "bytes_per_pair": 24.0}
     for need in (
         lambda b: memory.gram_task(b, row_size=8, rows_kept=4 * b, bytes_per_pair=24.0),
-        lambda b: memory.cholesky_task(b),
-        lambda b: memory.substitution_task(8192, 10, b),
-        lambda b: memory.inverse_diagonal_task(8192, b),
-        lambda b: memory.prediction_task(b, n=8192, columns=10, **kernel),
-        lambda b: memory.full_eigh(b),
+        lambda b: memory_solve.cholesky_task(b),
+        lambda b: memory_solve.substitution_task(8192, 10, b),
+        lambda b: memory_solve.inverse_diagonal_task(8192, b),
+        lambda b: memory_solve.prediction_task(b, n=8192, columns=10, **kernel),
+        lambda b: memory_spectrum.full_eigh(b),
     ):
         assert need(tile).total < need(tile + 1).total
 
@@ -90,4 +90,7 @@ def test_planning_imports_nothing_heavy():
 
 
 def test_blocks_of_a_matrix_in_memory_are_those_of_the_factorisation() -> None:
-    assert (memory.DENSE_ROWS, memory.DENSE_BLOCK) == (dense_cholesky.LAPACK_ROWS, dense_cholesky.BLOCK)
+    assert (memory_solve.DENSE_ROWS, memory_solve.DENSE_BLOCK) == (
+        dense_cholesky.LAPACK_ROWS,
+        dense_cholesky.BLOCK,
+    )

@@ -14,7 +14,7 @@ from pipeline.config.cluster import SerialCluster
 from pipeline.config.load import validate
 from pipeline.config.model import RunConfig
 from pipeline.errors import PipelineError
-from pipeline.plan import memory
+from pipeline.plan import memory_spectrum
 from pipeline.stages import spectrum_band
 from pipeline.stages.opening import open_prepared
 from pipeline.stages.order import run_stages
@@ -92,7 +92,7 @@ def interrupted(monkeypatch: pytest.MonkeyPatch, owner: type, method: str, after
 @pytest.fixture
 def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
     """Several panels for a few rows."""
-    for module in (memory, spectrum_band):
+    for module in (memory_spectrum, spectrum_band):
         monkeypatch.setattr(module, "band_width", lambda *_: 12)
 
 

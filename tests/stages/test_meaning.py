@@ -11,7 +11,7 @@ import pytest
 from pipeline import open_run
 from pipeline.config.cluster import SerialCluster
 from pipeline.config.load import load_run
-from pipeline.plan import memory
+from pipeline.plan import memory_spectrum
 from pipeline.stages.opening import open_prepared
 from pipeline.stages.order import run_stages
 from pipeline.stages.prepare import prepare
@@ -66,10 +66,10 @@ def test_without_labels_there_is_no_learning_curve(runner: Runner) -> None:
 
 def test_the_sample_fits_the_memory_it_is_given() -> None:
     for limit in (10**8, 5 * 10**8, 10**9, 10**11):
-        rows = memory.population_rows(10**6, limit)
-        assert rows <= memory.POPULATION_ROWS
-        assert rows == 0 or memory.population(rows).total <= limit
-    assert memory.population_rows(1437, 10**10) == 1437
+        rows = memory_spectrum.population_rows(10**6, limit)
+        assert rows <= memory_spectrum.POPULATION_ROWS
+        assert rows == 0 or memory_spectrum.population(rows).total <= limit
+    assert memory_spectrum.population_rows(1437, 10**10) == 1437
     assert len(np.unique(sampled_rows(100, 40))) == 40
     np.testing.assert_array_equal(sampled_rows(50, 50), np.arange(50))
 
