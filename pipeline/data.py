@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from pipeline.config.model import Data, Source, Split
-from pipeline.data_files import read_array, split_location
+from pipeline.data_files import numeric, read_array, some, split_location
+from pipeline.data_targets import encode, readable
 from pipeline.data_teacher import teacher
 from pipeline.errors import InputError
 from pipeline.store.digest import digest
@@ -77,7 +78,7 @@ def load(config: Data) -> Inputs:
     x, y = _source(config.train, "data.train", config.task)
     _check_rows(x)
     # Before rows are held out, so that messages number them as the file does.
-    y = _readable(y, "data.train.y", config.task)
+    y = readable(y, "data.train.y", config.task)
     if config.split is not None:
         x, y, x_test, y_test = _hold_out(x, y, config.split, config.task)
     elif config.test is not None:
@@ -89,12 +90,12 @@ def load(config: Data) -> Inputs:
                 f"data.test.x: inputs of shape {x_test.shape[1:]}, but data.train.x has {x.shape[1:]}",
                 hint="both need the same features in the same order",
             )
-        y_test = _readable(y_test, "data.test.y", config.task)
+        y_test = readable(y_test, "data.test.y", config.task)
     else:
         x_test, y_test = x[:0], None
     x, x_test = _reshape(x, config, "data.train.x"), _reshape(x_test, config, "data.test.x")
     _check_rows(x)
-    y, y_test, classes = _encode(y, y_test, config.task)
+    y, y_test, classes = encode(y, y_test, config.task)
     x, x_test = _normalize(x, x_test, config.normalize)
     _warn_duplicates(x)
     named = {"x_train": x, "y_train": y, "x_test": x_test, "y_test": y_test}
@@ -169,7 +170,7 @@ def _source(source: Source, field: str, task: str) -> tuple[np.ndarray, np.ndarr
             f"{field}: only sizes are given, no data",
             hint="sizes are enough for `ntk plan`; a run needs `x` (a file) or `source` (a built-in data set)",
         )
-    x = _numeric(read_array(source.x, f"{field}.x", drop=_own_column(source)), f"{field}.x")
+    x = numeric(read_array(source.x, f"{field}.x", drop=_own_column(source)), f"{field}.x")
     if x.ndim < 2:
         raise InputError(
             f"{field}.x: expected (rows, features...), got shape {x.shape}",
@@ -207,28 +208,6 @@ def _own_column(source: Source) -> str | None:
     return column if column and Path(file) == Path(source.x) else None
 
 
-def _numeric(array: np.ndarray, field: str) -> np.ndarray:
-    """As float64, refusing what is no number and what is not finite."""
-    if array.dtype.kind not in "fiub":
-        raise InputError(f"{field}: expected real numbers, got dtype {array.dtype}")
-    array = np.ascontiguousarray(array, dtype=np.float64)
-    finite = (
-        np.isfinite(array).reshape(len(array), -1).all(axis=1) if array.size else np.ones(len(array), bool)
-    )
-    if not finite.all():
-        bad = np.flatnonzero(~finite)
-        raise InputError(
-            f"{field}: NaN or Inf in {len(bad)} of {len(array)} rows: {_some(bad)}",
-            hint="remove or impute these rows (numbered from 0)",
-        )
-    return array
-
-
-def _some(indices: np.ndarray, most: int = 10) -> str:
-    shown = ", ".join(str(i) for i in indices[:most])
-    return shown if len(indices) <= most else f"{shown}, …"
-
-
 def _warn_duplicates(x: np.ndarray) -> None:
     # By digest: sorting the rows themselves would copy them.
     keys = np.array([digest(row) for row in x], "S32")
@@ -236,7 +215,7 @@ def _warn_duplicates(x: np.ndarray) -> None:
     again = np.flatnonzero(first[inverse] != np.arange(len(x)))
     if len(again):
         warnings.warn(
-            f"data.train.x: {len(again)} rows repeat an earlier one (rows {_some(again)}): "
+            f"data.train.x: {len(again)} rows repeat an earlier one (rows {some(again)}): "
             "the Gram matrix is singular without a ridge",
             DataWarning,
             stacklevel=3,
@@ -268,94 +247,6 @@ def _check_rows(x: np.ndarray) -> None:
         raise InputError(f"data.train.x: needs at least 2 rows, got {len(x)}")
 
 
-def _readable(y: np.ndarray | None, field: str, task: str) -> np.ndarray | None:
-    """Targets as numbers (rows, outputs), or labels (rows,), as the task wants them."""
-    if y is None or task == "none":
-        return y
-    return _targets(y, field) if task == "regression" else _labels(y, field)
-
-
-def _encode(y: np.ndarray | None, y_test: np.ndarray | None, task: str) -> tuple[Any, Any, tuple[str, ...]]:
-    """`_readable` targets as float64 (rows, outputs): centred one-hot for classes, (1 − 1/C on the class, −1/C
-    elsewhere)."""
-    if task == "none" or y is None:
-        return None, None, ()
-    if task == "regression":
-        return y, y_test, ()
-    classes = np.unique(y)
-    if len(classes) < 2:
-        raise InputError(
-            f"data.train.y: classification needs at least 2 classes, got {len(classes)}: {classes[:1].tolist()}"
-        )
-    if len(classes) > max(2, len(y) // 2):
-        raise InputError(
-            f"data.train.y: {len(classes)} classes in {len(y)} rows",
-            hint="use `task: regression` for continuous targets",
-        )
-    encoded = centred_one_hot(y, classes)
-    if y_test is None:
-        return encoded, None, tuple(str(name) for name in classes)
-    if (y_test.dtype.kind in "iu") != (classes.dtype.kind in "iu"):
-        raise InputError(f"data.test.y: labels of dtype {y_test.dtype}, but data.train.y has {classes.dtype}")
-    unknown = np.setdiff1d(y_test, classes)
-    if len(unknown):
-        raise InputError(f"data.test.y: labels that data.train.y never shows: {unknown[:10].tolist()}")
-    return encoded, centred_one_hot(y_test, classes), tuple(str(name) for name in classes)
-
-
-_LARGEST_TARGET = 1e100
-"""Squares of targets, and of residuals 1e-16 of them, are normal numbers up to here and down to its inverse."""
-
-
-def _targets(y: np.ndarray, field: str) -> np.ndarray:
-    y = _numeric(y, field)
-    if y.ndim > 2:
-        raise InputError(f"{field}: expected (rows,) or (rows, outputs), got shape {y.shape}")
-    y = y[:, None] if y.ndim == 1 else y
-    sizes = np.abs(y).max(axis=0, initial=0.0)
-    extreme = np.flatnonzero((sizes > _LARGEST_TARGET) | ((sizes > 0) & (sizes < 1 / _LARGEST_TARGET)))
-    if len(extreme):
-        raise InputError(
-            f"{field}: the largest value of column {extreme[0]} is {sizes[extreme[0]]:.3g}, whose squares leave the "
-            f"range of float64; from {1 / _LARGEST_TARGET:g} to {_LARGEST_TARGET:g} would do",
-            hint="scale the targets",
-        )
-    return y
-
-
-def _labels(y: np.ndarray, field: str) -> np.ndarray:
-    """Class labels (rows,), integers or strings."""
-    if y.ndim == 2 and y.shape[1] == 1:
-        y = y[:, 0]
-    if y.ndim != 1:
-        raise InputError(
-            f"{field}: expected one label a row, got shape {y.shape}",
-            hint="`task: regression` takes several columns",
-        )
-    if y.dtype.kind == "f":
-        whole = _numeric(y, field)
-        if not np.array_equal(whole, np.round(whole)):
-            raise InputError(
-                f"{field}: class labels must be whole numbers or text, got fractions",
-                hint="use `task: regression`",
-            )
-        if np.abs(whole).max(initial=0) >= 2**53:
-            raise InputError(
-                f"{field}: class labels beyond 2^53 cannot be told apart", hint="number the classes from 0"
-            )
-        return whole.astype(np.int64)
-    if y.dtype.kind in "iub":
-        return y if y.dtype == np.uint64 else y.astype(np.int64)
-    if y.dtype.kind in "UST":
-        return y.astype(str)
-    raise InputError(f"{field}: class labels must be whole numbers or text, got dtype {y.dtype}")
-
-
-def centred_one_hot(labels: np.ndarray, classes: np.ndarray) -> np.ndarray:
-    """Labels as targets, (rows, classes): 1 − 1/C for the class, −1/C elsewhere."""
-    return (labels[:, None] == classes).astype(np.float64) - 1.0 / len(classes)
-
-
 def _normalize(x: np.ndarray, x_test: np.ndarray, how: str) -> tuple[np.ndarray, np.ndarray]:
     if how == "sphere":
         return _to_sphere(x, "data.train.x"), _to_sphere(x_test, "data.test.x")
@@ -376,7 +267,7 @@ def _to_sphere(x: np.ndarray, field: str) -> np.ndarray:
     largest = np.maximum(flat.max(axis=1, initial=0.0), -flat.min(axis=1, initial=0.0))
     zero = largest == 0
     if zero.any():
-        rows = _some(np.flatnonzero(zero))
+        rows = some(np.flatnonzero(zero))
         warnings.warn(
             f"{field}: zero rows stay zero under normalize: sphere: {rows}", DataWarning, stacklevel=4
         )

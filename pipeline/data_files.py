@@ -151,3 +151,26 @@ def _unreadable(field: str, path: Path, error: Exception) -> InputError:
             hint="save plain numbers with numpy.save(..., allow_pickle=False)",
         )
     return InputError(f"{field}: {path}: cannot be read: {text or type(error).__name__}")
+
+
+def numeric(array: np.ndarray, field: str) -> np.ndarray:
+    """As float64, refusing what is no number and what is not finite."""
+    if array.dtype.kind not in "fiub":
+        raise InputError(f"{field}: expected real numbers, got dtype {array.dtype}")
+    array = np.ascontiguousarray(array, dtype=np.float64)
+    finite = (
+        np.isfinite(array).reshape(len(array), -1).all(axis=1) if array.size else np.ones(len(array), bool)
+    )
+    if not finite.all():
+        bad = np.flatnonzero(~finite)
+        raise InputError(
+            f"{field}: NaN or Inf in {len(bad)} of {len(array)} rows: {some(bad)}",
+            hint="remove or impute these rows (numbered from 0)",
+        )
+    return array
+
+
+def some(indices: np.ndarray, most: int = 10) -> str:
+    """The first row numbers, for a message."""
+    shown = ", ".join(str(i) for i in indices[:most])
+    return shown if len(indices) <= most else f"{shown}, …"

@@ -17,6 +17,7 @@ LEVELS = [
     ("pipeline.plan",),
     ("pipeline.report", "pipeline.runtime", "pipeline.store"),
     ("pipeline.data_files", "pipeline.data_teacher"),
+    ("pipeline.data_targets",),
     ("pipeline.data",),
     ("pipeline.stages",),
     ("pipeline.opened", "pipeline.estimators", "pipeline.cli"),

@@ -11,7 +11,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 
-from pipeline.data import centred_one_hot
+from pipeline.data_targets import centred_one_hot
 from pipeline.errors import InputError
 from pipeline.estimators.in_directory import fit_in_directory
 from pipeline.estimators.in_memory import fit_in_memory
