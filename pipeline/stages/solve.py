@@ -55,7 +55,7 @@ def problem_of(session: Session) -> Regression:
     """What is solved in a run whose Gram stage is done.
 
     Raises:
-        GateError: the matrix is zero.
+        GateError: the mean of the diagonal is not positive.
     """
     kernel, grid = session.config.solve_kernel, session.grid
     if session.config.stores_gram:
@@ -65,7 +65,8 @@ def problem_of(session: Session) -> Regression:
         gram = {"mean_diagonal": trace / grid.n, "trace": trace, "frobenius_norm": math.nan}
     if not gram["mean_diagonal"] > 0:
         raise GateError(
-            f"solve: the diagonal of the {kernel} matrix is zero: there is nothing to regress with",
+            f"solve: the mean of the diagonal of the {kernel} matrix is {gram['mean_diagonal']:.3g}: that of a kernel "
+            "is positive, and of zeros there is nothing to regress with",
             hint="look at the inputs and at the weight variances of the architecture",
         )
     norms = Norms(grid.n, gram["trace"], gram["frobenius_norm"], gram["frobenius_norm"])

@@ -18,6 +18,7 @@ from ntk.linalg.low_rank import LowRank
 from pipeline.errors import GateError
 from pipeline.plan import iterative
 from pipeline.stages import preconditioner, stochastic
+from pipeline.stages.advice import advice, reachable_shift, ridge_of
 from pipeline.stages.operator import GramOperator, stored_operator
 from pipeline.stages.regression import ALPHA, GATE_FACTOR, Regression, Solved
 from pipeline.stages.session import Session
@@ -74,7 +75,7 @@ def _solve_one(
             checkpoints.write(state)
             count(_percent(state, system))
     if state.phase != "converged":
-        raise _explain(problem, index, system, state, made, settings.tolerance)
+        raise _explain(session, problem, operator, index, system, state, made)
     outputs = y.shape[1]
     alpha = np.ascontiguousarray(state.x[:, :outputs])
     worst = float(np.max(state.residuals[:outputs], initial=0.0))
@@ -112,29 +113,36 @@ def _solved(session: Session, index: int) -> Solved:
 
 
 def _explain(
-    problem: Regression, index: int, system: cg.System, state: cg.State, made: LowRank, tolerance: float
+    session: Session,
+    problem: Regression,
+    operator: GramOperator,
+    index: int,
+    system: cg.System,
+    state: cg.State,
+    made: LowRank,
 ) -> GateError:
     """Why an iteration ended without its tolerance, and what would help."""
-    ridge, shift = problem.ridges[index], problem.shifts[index]
+    ridge, shift, tolerance = problem.ridges[index], problem.shifts[index], session.config.solve.tolerance
     worst = int(np.argmax(state.residuals / system.tolerance))
     reached = f"right-hand side {worst} is at {state.residuals[worst]:.3g} after {state.products} products"
     head = f"solve: conjugate gradients for ridge {ridge:g} (λ = {shift:.3g}), preconditioner of rank {made.rank}"
     if state.phase == "breakdown" and state.curvature is not None:
-        smallest = state.curvature - shift
-        wanted = max(-smallest, 0.0) / problem.norms.mean_diagonal
+        known = advice(problem, lambda v: operator.matvec(v[:, None])[:, 0], session.spec.precision)
+        wanted = known.sufficient + reachable_shift(problem, tolerance)
         return GateError(
-            f"{head}: K + λI is not positive definite: a direction was met with sᵀ(K + λI)s = "
-            f"{state.curvature:.3g} sᵀs, so that K has an eigenvalue of at most {smallest:.3g}; {reached}",
-            hint=f"rounding in the {problem.kernel} matrix: use a ridge well above {wanted:.1e}, or kernel.precision "
-            "float64; look for repeated rows",
+            f"{head}: K + λI is not positive definite to rounding: a direction was met with sᵀ(K + λI)s = "
+            f"{state.curvature:.3g} sᵀs; {known.smallest}; {reached}",
+            hint=f"a ridge of {ridge_of(problem, wanted)} or more would do, or kernel.precision float64; look for "
+            "repeated rows",
         )
     size = float(np.linalg.norm(state.x[:, worst]) / np.linalg.norm(system.b[:, worst]))
     floor = float(np.finfo(np.float64).eps) * problem.norms.shifted(shift).frobenius * size
     if state.phase == "stagnation":
+        wanted = ridge_of(problem, max(2 * shift, reachable_shift(problem, tolerance)))
         return GateError(
             f"{head} stagnated: {reached}; rounding errors in products with K alone leave about {floor:.1g}",
-            hint=f"set solve.tolerance to {max(10 * floor, 10 * tolerance):.0e} or a larger ridge, or solve.method to "
-            "cholesky",
+            hint=f"set solve.tolerance to {max(10 * floor, 10 * tolerance):.0e}, or take a ridge of {wanted} or more, "
+            "or solve.method cholesky",
         )
     return GateError(
         f"{head} did not reach {tolerance:g} within solve.max_iterations: {reached}",

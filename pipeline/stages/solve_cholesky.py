@@ -22,20 +22,17 @@ from typing import Any
 import numpy as np
 
 from ntk.linalg.operator import symmetric_product
-from ntk.linalg.smallest import smallest_eigenvalue, sufficient_ridge
 from pipeline.errors import GateError
 from pipeline.plan.cholesky import cholesky_tasks, forward_tasks, inverse_diagonal_tasks
 from pipeline.plan.direct import is_in_memory, threads_of
 from pipeline.plan.gram import gram_array
 from pipeline.plan.tasks import Chunk, Task
 from pipeline.stages import scores
+from pipeline.stages.advice import advice, ridge_of
 from pipeline.stages.cholesky_work import GATES_KIND, RESIDUAL, SUBSTITUTE_KIND, CholeskyWork, Factor, Unfit
 from pipeline.stages.dense_work import DENSE_KIND, DenseWork
 from pipeline.stages.regression import ALPHA, Regression, Solved
 from pipeline.stages.session import Session
-
-FEW_ROWS = 10_000
-"""Up to this many rows λ_min is estimated from up to 200 products after a failure; beyond, from 40."""
 
 COARSE = 1e-3
 """Largest relative error of the inverse's diagonal, as seen on some rows, with which a float32 factor is kept."""
@@ -276,27 +273,16 @@ def _explain(session: Session, factor: Factor, reason: str, problem: Regression)
     """The failure of a factorisation in full: which pivot, how indefinite, which ridge would do."""
     pivot, value = re.fullmatch(r"pivot (\d+) is (\S+)", reason).groups()  # type: ignore[union-attr]
     shift, ridge = problem.shifts[factor.index], problem.ridges[factor.index]
-    kernel, grid, norms = problem.kernel, problem.grid, problem.norms
+    kernel, grid = problem.kernel, problem.grid
     blocks = [grid.rows(block) for block in range(grid.blocks)]
 
     def product(vector: np.ndarray) -> np.ndarray:
         tiles = ((key, session.store.view(gram_array(kernel), key)) for key in grid.upper())
         return symmetric_product(tiles, blocks, vector)
 
-    smallest = smallest_eigenvalue(
-        product, grid.n, norm=norms.frobenius, max_products=200 if grid.n <= FEW_ROWS else 40
-    )
-    wanted = sufficient_ridge(smallest.lower, grid.n, norms.frobenius, float(np.finfo(np.float64).eps))
+    known = advice(problem, product, session.spec.precision)
     return GateError(
         f"solve: K + λI with ridge {ridge:g} (λ = {shift:.3g}) is not positive definite: pivot {pivot} of {grid.n} is "
-        f"{float(value):.3g}; the smallest eigenvalue of K is about {smallest.value:.3g} (± {smallest.residual:.1g})",
-        hint=f"a ridge of {_round_up(wanted / norms.mean_diagonal):.1e} or more would do; look for repeated rows",
+        f"{float(value):.3g}; {known.smallest}",
+        hint=f"a ridge of {ridge_of(problem, known.sufficient)} or more would do; look for repeated rows",
     )
-
-
-def _round_up(value: float) -> float:
-    """To two digits, upwards."""
-    if value <= 0:
-        return float(np.finfo(np.float64).eps)
-    unit = 10.0 ** (np.floor(np.log10(value)) - 1)
-    return float(np.ceil(value / unit) * unit)

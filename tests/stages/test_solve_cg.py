@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -9,6 +11,7 @@ from ntk.linalg import conjugate_gradients
 from pipeline.data import DataWarning
 from pipeline.errors import GateError
 from pipeline.opened import open_run
+from tests.stages.conftest import ARCHITECTURE
 
 RIDGES = [1e-4, 1e-2]
 TIGHT = {"method": "cg", "tolerance": 1e-11, "ridge": RIDGES, "rank": 20}
@@ -80,3 +83,33 @@ def test_repeated_rows_are_solved_or_explained(runner):
     failure = r"solve: conjugate gradients .* (not positive definite|stagnated|did not reach)"
     with pytest.warns(DataWarning), pytest.raises(GateError, match=failure):
         cg_run(runner, "hard", ridge=[0.0], tolerance=1e-12, max_iterations=100)
+
+
+@pytest.mark.filterwarnings("ignore::pipeline.data.DataWarning")
+@pytest.mark.parametrize(
+    ("kernel", "precision"),
+    [
+        *itertools.product(["matrix_kernel", "low_rank_kernel", "repeated rows"], ["float64", "float32"]),
+        ("nearly repeated rows", "float32"),
+    ],
+)
+def test_the_ridge_that_a_failure_advises_is_enough(runner, kernel, precision):
+    """Of a matrix that is singular, or indefinite by rounding, without a ridge."""
+    runner.x[:, 0] = np.arange(len(runner.x))
+    if kernel.endswith("rows"):
+        runner.x[35:] = runner.x[:35] + (1e-9 if kernel.startswith("nearly") else 0.0)
+    np.save(runner.folder / "x.npy", runner.x)
+    function = {"function": f"tests.stages.test_solve_cholesky:{kernel}"}
+    options = {
+        "kernel": ({"architecture": ARCHITECTURE} if kernel.endswith("rows") else function)
+        | {"precision": precision},
+        "data": {name: part for name, part in runner.document()["data"].items() if name != "test"},
+        "spectrum": {"method": "none"},
+    }
+    solve = {"method": "cg", "tolerance": 1e-8, "rank": 5, "max_iterations": 500}
+    with pytest.raises(GateError, match=r"not positive definite|stagnated") as failure:
+        runner.run(solve=solve | {"ridge": [0.0]}, **options)
+    advised = float(str(failure.value.hint).split("a ridge of ")[1].split()[0])
+    assert advised < 1e-3
+    (entry,) = runner.run(solve=solve | {"ridge": [advised]}, **options)["solve"]["ridges"]
+    assert entry["gates"]["residual"]["passed"]
