@@ -59,7 +59,8 @@ class Pivots:
 
     @property
     def trace_residual(self) -> float:
-        """tr(K − F Fᵀ) ≥ ‖K − F Fᵀ‖."""
+        """tr(K − F Fᵀ), for a positive semi-definite K a bound of ‖K − F Fᵀ‖. Of one that rounding made indefinite
+        diagonal entries of K − F Fᵀ below zero count as zero, and what is indefinite in it is not bounded."""
         return float(self.residual.sum())
 
 
@@ -134,7 +135,8 @@ class LowRank:
         vectors: Uᵀ with orthonormal rows, float64 (rank, n).
         values: Λ, descending, (rank,).
         tail: size that what U Λ Uᵀ leaves of K is taken to have in every direction.
-        trace_residual: tr(K − U Λ Uᵀ), an upper bound of its norm; NaN where it is not known.
+        trace_residual: tr(K − U Λ Uᵀ), for a positive semi-definite K a bound of its norm (`Pivots.trace_residual`);
+            NaN where it is not known.
     """
 
     vectors: Array
