@@ -14,7 +14,7 @@ def readable(y: np.ndarray | None, field: str, task: str) -> np.ndarray | None:
     """Targets as numbers (rows, outputs), or labels (rows,), as the task wants them."""
     if y is None or task == "none":
         return y
-    return _targets(y, field) if task == "regression" else _labels(y, field)
+    return regression_targets(y, field) if task == "regression" else _labels(y, field)
 
 
 def encode(y: np.ndarray | None, y_test: np.ndarray | None, task: str) -> tuple[Any, Any, tuple[str, ...]]:
@@ -49,7 +49,12 @@ _LARGEST_TARGET = 1e100
 """Squares of targets, and of residuals 1e-16 of them, are normal numbers up to here and down to its inverse."""
 
 
-def _targets(y: np.ndarray, field: str) -> np.ndarray:
+def regression_targets(y: np.ndarray, field: str) -> np.ndarray:
+    """Targets as float64 (rows, outputs).
+
+    Raises:
+        InputError: they are not finite numbers, or their squares leave the range.
+    """
     y = numeric(y, field)
     if y.ndim > 2:
         raise InputError(f"{field}: expected (rows,) or (rows, outputs), got shape {y.shape}")

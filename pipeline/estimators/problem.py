@@ -17,6 +17,7 @@ from ntk import stax
 from ntk.stax.layer import Layer
 from pipeline.config.model import KernelConfig
 from pipeline.data import Inputs
+from pipeline.data_targets import regression_targets
 from pipeline.errors import InputError
 from pipeline.stages import kernels
 from pipeline.stages.kernels import KernelSpec
@@ -85,10 +86,14 @@ class Problem:
         return kernels.specify(config, self.x.shape[1:])
 
     def inputs(self, x_test: np.ndarray | None = None) -> Inputs:
-        """The data of a run, with rows to predict if any."""
+        """The data of a run, with rows to predict if any.
+
+        Raises:
+            InputError: squares of the targets leave the range.
+        """
         arrays = {
             "x_train": self.x,
-            "y_train": self.targets,
+            "y_train": regression_targets(self.targets, "y"),
             "x_test": self.x[:0] if x_test is None else x_test,
         }
         names = np.unique(self.y).astype(str).tolist() if self.task == "classification" else []

@@ -165,6 +165,12 @@ def test_overflow_is_named(tmp_path: Path, directory: bool) -> None:
         growing.predict(rows, return_std=True)
 
 
+@pytest.mark.parametrize("scale", [1e300, 1e-120])
+def test_targets_whose_squares_leave_the_range_are_refused_by_name(tmp_path: Path, scale: float) -> None:
+    with pytest.raises(InputError, match=r"(?s)^y: the largest value of column 0 .*hint: scale the targets"):
+        NTKRegressor(run_dir=tmp_path, cluster="serial").fit(X, scale * Y)
+
+
 def test_a_determinant_that_nobody_knows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     choose = solve.choose
     monkeypatch.setattr(solve, "choose", lambda *a: dataclasses.replace(choose(*a), method="cg"))
