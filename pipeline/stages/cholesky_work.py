@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ntk.linalg import substitution, tile_cholesky
+from ntk.linalg import log_determinant, substitution, tile_cholesky
 from ntk.linalg.gates import factor_gate, solve_gate
 from ntk.linalg.operator import symmetric_product
 from ntk.linalg.refinement import refine
@@ -97,6 +97,14 @@ class Triangle:
     def solve(self, rhs: np.ndarray) -> np.ndarray:
         """(UᵀU)⁻¹ B."""
         return substitution.solve(self.tile, self.blocks, rhs)
+
+    def forward(self, rhs: np.ndarray) -> np.ndarray:
+        """U⁻ᵀ B, in the dtype of B."""
+        return substitution.forward(self.tile, self.blocks, rhs)
+
+    def backward(self, rhs: np.ndarray) -> np.ndarray:
+        """U⁻¹ B, in the dtype of B."""
+        return substitution.backward(self.tile, self.blocks, rhs)
 
     def product(self, vectors: np.ndarray) -> np.ndarray:
         """UᵀU X."""
@@ -184,9 +192,9 @@ class CholeskyWork:
         note = note | {"factor": factor.dtype, "log_determinant": triangle.log_determinant()}
         if factor.dtype == "float64":
             z = [self.store.read(factor.forward, (block, 0)) for block in range(self.grid.blocks)]
-            return substitution.backward(triangle.tile, self.blocks, np.concatenate(z))[None], note
+            return triangle.backward(np.concatenate(z))[None], note
         alpha, found = self.refined(factor, triangle, frobenius)
-        return alpha[None], note | found
+        return alpha[None], note | found | self.determinant(factor, triangle)
 
     def gates(self, task: Task) -> tuple[np.ndarray, dict[str, Any]]:
         """‖Y − (K + λI) A‖ of each column, and the gates on a float64 factor and on its solution."""
@@ -255,6 +263,15 @@ class CholeskyWork:
             "refinement": {"steps": refined.steps, "error": refined.error},
             "inverse_diagonal": {"rows": rows.tolist(), "values": values.tolist()},
         }
+
+    def determinant(self, factor: Factor, triangle: Triangle) -> dict[str, float]:
+        """log det(K + λI) by a float32 factor and what that lacks, with half the width of its 95 % interval; `triangle`
+        in tiles, each of which is converted to float64 as it is used."""
+        lacks = log_determinant.correction(
+            self._product(factor), triangle.forward, triangle.backward, self.grid.n
+        )
+        value = triangle.log_determinant() + float(lacks.value)
+        return {"log_determinant": value, "log_determinant_error": float(lacks.half_width)}
 
     def _product(self, factor: Factor) -> Callable[[np.ndarray], np.ndarray]:
         """X ↦ (K + λI) X in float64, one pass over the Gram tiles."""

@@ -49,7 +49,8 @@ class DenseWork:
             note = note | {"factor": factor.dtype, "log_determinant": triangle.log_determinant()}
             if factor.dtype == "float32":
                 alpha, found = tiles.refined(factor, triangle, frobenius)
-                note |= found
+                cut = Triangle(lambda i, j: upper[tiles.grid.rows(i), tiles.grid.rows(j)], tiles.blocks)
+                note |= found | tiles.determinant(factor, cut)
             else:
                 alpha = triangle.solve(targets(tiles.directory, tiles.token, tiles.grid))
             put((ALPHA, (factor.index, 0, 0)), alpha[None], note)

@@ -262,7 +262,9 @@ def _solved(session: Session, problem: Regression, choice: Choice) -> Solved:
         # ‖Y − KA‖² / (n c) over (tr(I − H) / n)²; λ cancels, so that it holds for λ = 0 too (Golub, Heath, Wahba 1979).
         "gcv_rmse": float(np.linalg.norm(alpha)) / math.sqrt(n * outputs) / (trace / n),
     }
-    figures |= {name: note[name] for name in ("refinement", "fallback") if name in note}
+    figures |= {
+        name: note[name] for name in ("refinement", "fallback", "log_determinant_error") if name in note
+    }
     if factor.dtype == "float32":
         figures["inverse_diagonal_error"] = _inverse_error(session, factor)
     gates = note.get("gates") or session.journal.records(RESIDUAL)[factor.index, 0].note["gates"]
