@@ -7,6 +7,7 @@ from typing import Any
 
 from pipeline.cli.output import say
 from pipeline.stages.verify import check, repair
+from pipeline.store.faults import TileFault
 from pipeline.store.layout import RunLayout
 from pipeline.store.place import Place
 
@@ -17,8 +18,8 @@ def verify_command(
     """The document and the text of a verification; with `repair` of the state after it."""
     count, faults = check(directory, _progress)
     repaired: list[str] = []
-    for fault in faults:
-        say(f"bad: {fault}")
+    for line in _lines(faults):
+        say(f"bad: {line}")
     if faults and repair:
         repaired = [str(fault) for fault in faults]
         _repair(directory, faults, cluster, allow_code)
@@ -31,15 +32,25 @@ def verify_command(
         "sound": not faults,
     }
     if faults:
-        text = f"{len(faults)} of {count:,} stored chunks are bad\n" + "\n".join(
-            f"  {fault}" for fault in faults
-        )
+        text = f"{len(faults)} faults; {count:,} chunks are recorded\n"
+        text += "\n".join(f"  {line}" for line in _lines(faults))
         text += f"\nhint: ntk verify {directory} --repair"
     else:
         text = f"all {count:,} stored chunks are as recorded"
         if repaired:
-            text = f"repaired {len(repaired)} chunks; " + text
+            text = f"mended {len(repaired)} faults; " + text
     return document, text
+
+
+def _lines(faults: list[TileFault]) -> list[str]:
+    """One for each fault, and one for all tiles of an array with the same."""
+    alike: dict[tuple[str, str], list[TileFault]] = {}
+    for fault in faults:
+        alike.setdefault((fault.array, fault.cause), []).append(fault)
+    return [
+        str(same[0]) if len(same) == 1 else f"{array}, {len(same)} tiles, the first {same[0].key}: {cause}"
+        for (array, cause), same in alike.items()
+    ]
 
 
 def _repair(directory: Place, faults: list[Any], cluster: str | None, allow_code: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -89,6 +90,14 @@ def open_session(
         with session._stack:
             if lease == "run":
                 session._stack.callback(store.remove_scratch)
+                if gone := session.forget_missing():
+                    names = ", ".join(gone[:4]) + (", …" if len(gone) > 4 else "")
+                    warnings.warn(
+                        f"{directory}: {len(gone)} arrays are not in the store any more ({names}): what a stage needs "
+                        "of them is computed again",
+                        data.DataWarning,
+                        stacklevel=3,
+                    )
             if grown_from is not None:
                 extending.extend(session, grown_from)
                 rundir.write_run_yaml(directory, config, facts)

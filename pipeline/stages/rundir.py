@@ -20,7 +20,7 @@ from pipeline.store.place import Place
 
 _FACTS = {"identity", "fields", "stages", "rows", "tile"}
 
-REPLACING = "replacing"
+REPAIRING, REPLACING = "repairing", "replacing"
 """Status of a stage that was recorded, and then begun for another configuration."""
 
 _VERSIONED = ("ntk-pipeline", "jax", "numpy", "scipy", "zarr", "distributed")

@@ -24,7 +24,7 @@ from pipeline.runtime.drive import drive
 from pipeline.runtime.events import Event, Finished, Started, Summary, TaskDone
 from pipeline.runtime.executor import Work
 from pipeline.stages import rundir
-from pipeline.stages.depends import Depends, fingerprint
+from pipeline.stages.depends import STAGE_OF, Depends, fingerprint
 from pipeline.stages.kernels import KernelSpec
 from pipeline.stages.worker import Stopwatch, stored_record
 from pipeline.stages.workers import peak_memory, settings
@@ -116,6 +116,19 @@ class Session:
         self.writer.stage(stage, self.fingerprint(stage), "done", content)
         self.journal.refresh()
         return metrics
+
+    def forget_missing(self) -> list[str]:
+        """Void the records of arrays that are not in the store any more, whoever removed them, so that their stages
+        make them again; returns their names."""
+        names = RunLayout(self.directory).missing(self.journal.arrays())
+        for stage in {STAGE_OF[name.split("/")[0]] for name in names}:
+            # First the stages are no longer done: a kill in between leaves nothing believed.
+            if stage in self.stages:
+                self.writer.stage(stage, self.fingerprint(stage), rundir.REPAIRING)
+        for name in names:
+            self.writer.invalidate(name)
+        self.journal.refresh()
+        return names
 
     def create(
         self,

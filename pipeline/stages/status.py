@@ -1,4 +1,4 @@
-"""What is done in a run directory, from its journal alone: fast, and without touching the arrays."""
+"""What is done in a run directory, from its journal: fast, and without reading the arrays."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ OLD_SECONDS = 10.0
 
 
 def status(directory: Place) -> dict[str, Any]:
-    """State of every stage: `done`, `partial`, `stale` (with the fields that changed) or `pending`.
+    """State of every stage: `done`, `lost` (with the arrays that somebody removed), `partial`, `stale` (with the fields
+    that changed) or `pending`.
 
     Raises:
         InputError: not a run directory.
@@ -31,7 +32,8 @@ def status(directory: Place) -> dict[str, Any]:
     if facts is None:
         raise InputError(f"{directory}: no run here", hint="`ntk run RUN.yaml --out DIR` makes one")
     journal = Journal(directory).load()
-    stages = [_stage(name, facts, journal) for name in STAGES if name in facts["stages"]]
+    missing = RunLayout(directory).missing(journal.arrays())
+    stages = [_stage(name, facts, journal, missing) for name in STAGES if name in facts["stages"]]
     return {
         "directory": str(directory),
         "rows": facts["rows"],
@@ -47,7 +49,7 @@ def status(directory: Place) -> dict[str, Any]:
     }
 
 
-def _stage(name: str, facts: dict[str, Any], journal: Journal) -> dict[str, Any]:
+def _stage(name: str, facts: dict[str, Any], journal: Journal, missing: list[str]) -> dict[str, Any]:
     chunks = len(
         journal.done(array for array in journal.arrays() if STAGE_OF.get(array.split("/")[0]) == name)
     )
@@ -65,6 +67,8 @@ def _stage(name: str, facts: dict[str, Any], journal: Journal) -> dict[str, Any]
         entry["state"] = "partial" if chunks else "pending"
     elif why := rundir.changes(facts, name, record):
         entry |= {"state": "stale", "why": why}
+    elif lost := [array for array in missing if STAGE_OF[array.split("/")[0]] == name]:
+        entry |= {"state": "lost", "why": [f"{array} is not in the store any more" for array in lost]}
     else:
         entry["state"] = "done"
     return entry

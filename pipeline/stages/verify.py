@@ -15,6 +15,7 @@ from pipeline.store.arrays import ArrayStore
 from pipeline.store.faults import TileFault
 from pipeline.store.journal import Journal
 from pipeline.store.place import Place
+from pipeline.store.reading import group_key
 
 
 def check(
@@ -34,11 +35,16 @@ def check(
     faults = store.verify(progress=progress) + _unrecorded(store, journal)
     if not count and any(store.unrecorded(name) for name in store.names()):
         faults.append(TileFault(JOURNAL, (), "the journal is gone: tiles are stored and none has a record"))
+    for name in store.damaged_groups():
+        faults.append(TileFault(group_key(name), (), "the group's metadata is missing or damaged"))
     return count, faults
 
 
 JOURNAL = "journal"
 """Stands for the journal itself in a fault."""
+
+GROUP = "zarr.json"
+"""Ends the name of a group's metadata in a fault."""
 
 
 def _unrecorded(store: ArrayStore, journal: Journal) -> list[TileFault]:
@@ -68,11 +74,16 @@ def repair(session: Session, plan: Plan, faults: Sequence[TileFault]) -> dict[st
     by_array: dict[str, list[tuple[int, ...]]] = {}
     for fault in faults:
         by_array.setdefault(fault.array, []).append(fault.key)
+    groups = [fault.array.removesuffix(GROUP).rstrip("/") for fault in faults if fault.array.endswith(GROUP)]
+    for name in groups:
+        by_array.pop(group_key(name))
     hit = set(STAGES) if by_array.pop(JOURNAL, None) else {STAGE_OF[name.split("/")[0]] for name in by_array}
     for stage in STAGES:
         # First the stages are no longer done, then their tiles go: a kill in between leaves nothing believed.
         if stage in hit and stage in session.stages:
-            session.writer.stage(stage, session.fingerprint(stage), "repairing")
+            session.writer.stage(stage, session.fingerprint(stage), rundir.REPAIRING)
+    for name in groups:
+        session.store.mend_group(name)
     for name, keys in by_array.items():
         session.discard(name, keys)
     metrics: dict[str, Any] = {}

@@ -15,11 +15,11 @@ from pipeline.plan.tasks import Record
 from pipeline.store.digest import digest
 from pipeline.store.faults import ObjectStoreError, TileFault, disk_error
 from pipeline.store.files import replace_file
-from pipeline.store.format import Compression, Spec, create_array, open_array
+from pipeline.store.format import Compression, Spec, create_array, create_group, open_array
 from pipeline.store.journal import Journal
 from pipeline.store.mapped import plain_chunk
 from pipeline.store.place import Place
-from pipeline.store.reading import ArrayReader, Block, Key, is_plain
+from pipeline.store.reading import ArrayReader, Block, Key, group_key, is_plain
 from pipeline.store.recycled import write_over
 from pipeline.store.scratch import SCRATCH, is_scratch
 from pipeline.store.writer import JournalWriter
@@ -163,6 +163,18 @@ class ArrayStore(ArrayReader):
             started=time.time(),
             note={"adopted": True},
         )
+
+    def mend_group(self, name: str) -> None:
+        """Write the metadata of a group anew, "" for the root.
+
+        Raises:
+            InputError: the disk refuses.
+        """
+        try:
+            self._tree.remove(group_key(name))
+            create_group(self._tree.zarr(name), name)
+        except OSError as error:
+            raise disk_error(error, self._root / group_key(name), "write the group") from error
 
     def remove(self, name: str, writer: JournalWriter) -> None:
         """Remove an array; first its records, so that none ever points at nothing.

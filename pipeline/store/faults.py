@@ -29,7 +29,11 @@ class TileFault:
     cause: str
 
     def __str__(self) -> str:
-        return f"{self.array}, tile ({', '.join(map(str, self.key))}): {self.cause}"
+        return (
+            f"{self.array}, tile ({', '.join(map(str, self.key))}): {self.cause}"
+            if self.key
+            else (f"{self.array}: {self.cause}")
+        )
 
 
 class TileError(PipelineError):

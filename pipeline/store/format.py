@@ -82,6 +82,11 @@ def create_array(
     )
 
 
+def create_group(store: Store, name: str) -> None:
+    """Make a group where there is none, "" for the root. Raises OSError."""
+    zarr.open_group(store, path=name, mode="a")
+
+
 def open_array(store: Store, name: str) -> zarr.Array[Any]:
     """Open an array for strict reads and complete writes.
 

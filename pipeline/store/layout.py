@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from pipeline.store.place import Place
@@ -61,6 +62,10 @@ class RunLayout[Where: Place]:
     def performance_report(self) -> Where:
         """Dask's report on the workers of the last process that was asked for one."""
         return self._below("performance-report.html")
+
+    def missing(self, names: Iterable[str]) -> list[str]:
+        """Those of these arrays of which nothing is in the store."""
+        return [name for name in names if not (self.store / name / "zarr.json").exists()]
 
     def _below(self, name: str) -> Where:
         return self.directory / name  # pyright: ignore[reportReturnType]

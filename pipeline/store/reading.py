@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import errno
 import itertools
+import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -102,6 +103,22 @@ class ArrayReader:
     def names(self) -> list[str]:
         """Every array in the store that has chunks, sorted; scratch is not among them."""
         return [name for name in self._tree.arrays() if not is_scratch(name)]
+
+    def damaged_groups(self) -> list[str]:
+        """Groups above the recorded arrays that are there, "" for the root, whose metadata is missing or unreadable:
+        Zarr finds the arrays by it, and nothing else needs it."""
+        here = (name for name in self.journal.arrays() if self.exists(name))
+        parents = {str(parent) for name in here for parent in PurePosixPath(name).parents}
+        return [
+            group for group in sorted(name.removeprefix(".") for name in parents) if not self._is_group(group)
+        ]
+
+    def _is_group(self, name: str) -> bool:
+        try:
+            found = json.loads(bytes(self._tree.contents(group_key(name))))
+        except (FileNotFoundError, ValueError):
+            return False
+        return isinstance(found, dict) and (found.get("zarr_format"), found.get("node_type")) == (3, "group")
 
     def unrecorded(self, name: str) -> list[Key]:
         """Chunks whose file is there but of which the journal has no record: candidates for ``adopt``."""
@@ -303,6 +320,11 @@ class ArrayReader:
             return TileFault(
                 name, key, f"its file {path} ({size} bytes) is damaged ({type(error).__name__}: {error})"
             )
+
+
+def group_key(name: str) -> str:
+    """Where the metadata of a group are, "" for the root."""
+    return f"{name}/zarr.json".lstrip("/")
 
 
 def is_plain(array: zarr.Array[Any]) -> bool:
