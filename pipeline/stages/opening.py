@@ -52,7 +52,7 @@ def open_session(
     """
     # Workers on other machines stand somewhere else.
     directory = place(config.out) if resources.entry is None else place(config.out).resolve()
-    stored_facts = rundir.resolved(directory)
+    stored_facts = rundir.resolved(directory, adopting=True)
     grown_from: int | None = None
     if stored_facts is not None:
         if extend:
@@ -69,6 +69,8 @@ def open_session(
             ) from None
     stages = depends(config, identity, inputs.fingerprints)
     with Lease(directory, lease, waiting=waiting) as held:
+        if stored_facts is None:
+            rundir.refuse_unlike(directory, identity, grid)
         if lease == "run" or stored_facts is None:
             facts = rundir.facts_of(identity, stages) | {
                 "folder": str(folder),

@@ -135,6 +135,9 @@ def _plan(config: RunConfig, spec: KernelSpec, sizes: data.Sizes, resources: Res
         itemsize=spec.itemsize,
     )
     out = place(config.out)
-    stored, mapped = rundir.resolved(out), isinstance(out, Path) and config.gram.compression == "none"
+    stored, mapped = (
+        rundir.resolved(out, adopting=True),
+        isinstance(out, Path) and config.gram.compression == "none",
+    )
     tile = None if stored is None else stored.get("tile")
     return make_plan(config, problem, resources, tile=tile, mapped=mapped)

@@ -11,6 +11,7 @@ from pipeline.config import yaml
 from pipeline.config.load import RESOLVED
 from pipeline.config.model import RunConfig
 from pipeline.errors import InputError
+from pipeline.plan.tiles import TileGrid
 from pipeline.stages.depends import Depends, differences, fingerprint
 from pipeline.store.faults import disk_error
 from pipeline.store.files import replace_file
@@ -26,29 +27,81 @@ REPAIRING, REPLACING = "repairing", "replacing"
 _VERSIONED = ("ntk-pipeline", "jax", "numpy", "scipy", "zarr", "distributed")
 
 
-def resolved(directory: Place) -> dict[str, Any] | None:
+def resolved(directory: Place, *, adopting: bool = False) -> dict[str, Any] | None:
     """What a run directory says about itself (`resolved` in its run.yaml), None when there is no run yet.
 
+    Args:
+        directory: a run's, or nothing yet.
+        adopting: None, too, where a run lost its run.yaml: `refuse_unlike` tells whether it is the caller's.
+
     Raises:
-        InputError: the directory holds something else, or a run.yaml that cannot be read.
+        InputError: the directory holds something else, or a run whose run.yaml is lost or damaged.
     """
     file = RunLayout(directory).config
+    found, fault = _read(file)
+    if found is not None:
+        return found
+    if RunLayout(directory).journal.is_dir():
+        if adopting:
+            return None
+        raise InputError(
+            fault or f"{file}: is missing, though there is a run",
+            hint=f"`ntk run RUN.yaml --out {directory}` with the configuration of the run writes it again, and keeps "
+            "the tiles",
+        )
+    if fault is not None:
+        raise InputError(fault, hint=ANOTHER)
+    # A run killed in its first moment leaves its lease folder and nothing else; one that waits has its jobs'.
+    ours = {RunLayout(directory).leases.name, RunLayout(directory).jobs.name}
+    if directory.is_dir() and any(entry.name not in ours for entry in directory.iterdir()):
+        raise InputError(f"{directory}: not empty, and not a run directory (no {file.name})", hint=ANOTHER)
+    if directory.exists() and not directory.is_dir():
+        raise InputError(f"{directory}: is a file, expected a directory", hint=ANOTHER)
+    return None
+
+
+ANOTHER = "give a directory that a run made, or, for a new run, one that is empty or not there"
+
+
+def _read(file: Place) -> tuple[dict[str, Any] | None, str | None]:
+    """The facts in a run.yaml, or what is wrong with it; neither where there is none."""
     if not file.exists():
-        # A run killed in its first moment leaves its lease folder and nothing else; one that waits has its jobs'.
-        ours = {RunLayout(directory).leases.name, RunLayout(directory).jobs.name}
-        if directory.is_dir() and any(entry.name not in ours for entry in directory.iterdir()):
-            raise InputError(
-                f"{directory}: not empty, and not a run directory (no {file.name})",
-                hint="choose another --out",
-            )
-        if directory.exists() and not directory.is_dir():
-            raise InputError(f"{directory}: is a file, expected a directory", hint="choose another --out")
-        return None
-    data = yaml.read(file)
+        return None, None
+    try:
+        data = yaml.read(file)
+    except InputError as error:
+        return None, error.message
     found = data.get(RESOLVED) if isinstance(data, dict) else None
     if not isinstance(found, dict) or not found.keys() >= _FACTS:
-        raise InputError(f"{file}: not written by a run (no `{RESOLVED}` in it)", hint="choose another --out")
-    return found
+        return None, f"{file}: not written by a run (no `{RESOLVED}` in it)"
+    return found, None
+
+
+def refuse_unlike(directory: Place, identity: Depends, grid: TileGrid) -> None:
+    """Stop when a directory whose run.yaml is lost holds another Gram matrix than this one, or other tiles of it.
+
+    Raises:
+        InputError: it does; nothing was changed.
+    """
+    from pipeline.store.arrays import ArrayReader  # Zarr, which those who only read run.yaml do without
+
+    store = ArrayReader(directory, Journal(directory).load())
+    for name in store.journal.arrays():
+        if not (name.startswith("gram/") and store.exists(name)):
+            continue
+        array = store.array(name)
+        if array.chunks[0] != grid.tile:
+            raise InputError(
+                f"{directory}: its run.yaml is lost, and {name} there has tiles of {array.chunks[0]} rows, not "
+                f"{grid.tile}; nothing was changed",
+                hint=f"--set gram.tile={array.chunks[0]}, or give another --out",
+            )
+        if array.attrs["fingerprint"] != fingerprint(identity) or array.shape != (grid.n, grid.n):
+            raise InputError(
+                f"{directory}: its run.yaml is lost, and {name} there is of other data or another kernel; nothing was "
+                "changed",
+                hint="give the configuration that the run was made with, or another --out",
+            )
 
 
 def refuse_other(directory: Place, stored: dict[str, Any], identity: Depends) -> None:

@@ -223,6 +223,28 @@ def test_auto_tile_of_a_stored_run_is_kept(runner: Runner) -> None:
     assert runner.prepare(gram={"tile": "auto"}).plan.grid.tile == 16
 
 
+@pytest.mark.parametrize("text", [None, "a: [", "mine: 1"])
+def test_a_lost_run_yaml_is_written_again_by_the_run_that_it_was_of(
+    runner: Runner, contents: Callable[[Path], dict[str, bytes]], text: str | None
+) -> None:
+    runner.run()
+    directory = runner.folder / "run"
+    before, config = contents(directory), (directory / "run.yaml").read_text()
+    (directory / "run.yaml").unlink() if text is None else (directory / "run.yaml").write_text(text)
+    with pytest.raises(InputError, match=r"(?s)run.yaml.*hint: `ntk run RUN.yaml --out .* writes it again"):
+        status.status(directory)
+    for other, complaint in (
+        ({"kernel": {"architecture": ARCHITECTURE, "precision": "float32"}}, "another kernel"),
+        ({"gram": {"tile": 32}}, r"(?s)tiles of 16 rows, not 32.*gram.tile=16"),
+    ):
+        with pytest.raises(InputError, match=complaint):
+            runner.run(**other)
+    assert not (directory / "run.yaml").exists() or (directory / "run.yaml").read_text() == text
+    runner.run()
+    assert (directory / "run.yaml").read_text() == config
+    assert contents(directory) == before
+
+
 def test_foreign_directory_is_refused(runner: Runner) -> None:
     (runner.folder / "mine").mkdir()
     (runner.folder / "mine/thesis.tex").write_text("precious")
