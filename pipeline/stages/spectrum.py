@@ -140,9 +140,9 @@ def _figures(session: Session, request: Request, found: Found) -> dict[str, Any]
         "lambda_max": largest,
         "noise_floor": floor,
         "max_learning_rate": max_learning_rate(largest),
-        # (Σλ)² / Σλ² and Σλ² / λ_max² of all n eigenvalues, found or not.
+        # (Σλ)² / Σλ² and Σλ² / ‖K‖² of all n eigenvalues, found or not.
         "participation_ratio": request.trace**2 / request.frobenius**2,
-        "stable_rank": request.frobenius**2 / largest**2,
+        "stable_rank": request.frobenius**2 / max(largest, -(found.lambda_min or 0.0)) ** 2,
         "gates": found.gates,
     }
     if found.lambda_min is not None:
