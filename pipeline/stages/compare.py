@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ntk.spectral.comparison import centred_kernel_alignment, eigenvalue_ratios, principal_angles
+from pipeline.documents import finite
 from pipeline.errors import InputError
 from pipeline.plan.gram import gram_array
 from pipeline.plan.tiles import TileGrid
@@ -104,13 +104,13 @@ def compare(first: str, second: str) -> dict[str, Any]:
         "second": {"directory": str(b.directory), "kernel": b.kernel, "rows": b.grid.n},
         "same_rows": same,
         "eigenvalues": [
-            {"rank": k, "first": float(at_first), "second": float(at_second), "ratio": _number(ratio)}
+            {"rank": k, "first": float(at_first), "second": float(at_second), "ratio": finite(ratio)}
             for k, at_first, at_second, ratio in ((k, values[0][k - 1], values[1][k - 1], ratios[k - 1]) for k in ranks)
         ],
     }  # fmt: skip
     if same:
         document["principal_angles_degrees"] = _angles(a, b)
-        document["centred_kernel_alignment"] = _number(centred_kernel_alignment(_blocks(a, b), a.grid.n))
+        document["centred_kernel_alignment"] = finite(centred_kernel_alignment(_blocks(a, b), a.grid.n))
     return document
 
 
@@ -155,7 +155,3 @@ def _overlap(wanted: slice, block: int, tile: int) -> tuple[slice, slice]:
     """Where a block of rows meets the wanted ones: within these, and within the block."""
     start, stop = max(wanted.start, block * tile), min(wanted.stop, (block + 1) * tile)
     return slice(start - wanted.start, stop - wanted.start), slice(start - block * tile, stop - block * tile)
-
-
-def _number(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None

@@ -13,6 +13,7 @@ from threadpoolctl import threadpool_limits
 
 from ntk.linalg import askotch
 from ntk.linalg.gates import Gate
+from pipeline.documents import finite
 from pipeline.errors import GateError
 from pipeline.plan import iterative
 from pipeline.stages import stochastic
@@ -135,7 +136,7 @@ class _Checkpoints:
         note = {
             "order": state.steps + state.passes, "phase": state.phase, "steps": state.steps, "passes": state.passes,
             "squares": state.squares.tolist(), "exact": state.exact, "looked": state.looked,
-            "residuals": [value if np.isfinite(value) else None for value in residuals.tolist()],
+            "residuals": [finite(value) for value in residuals],
         }  # fmt: skip
         blocks = np.stack([state.w, state.v, state.z])[None]
         records = self._session.journal.records(self._states)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ntk.linalg.conjugate_gradients import State, System
+from pipeline.documents import finite
 from pipeline.stages.session import Session
 from pipeline.store.faults import TileError
 
@@ -70,8 +71,8 @@ def _note(state: State) -> dict[str, Any]:
     return scalars | {
         "width": state.q.shape[1],
         "c": state.c.tolist(),
-        "residuals": [value if np.isfinite(value) else None for value in state.residuals.tolist()],
-        "replaced": state.replaced if np.isfinite(state.replaced) else None,
+        "residuals": [finite(value) for value in state.residuals],
+        "replaced": finite(state.replaced),
     }
 
 

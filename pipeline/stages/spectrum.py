@@ -21,6 +21,7 @@ from ntk.spectral.alignment import (
 from ntk.spectral.effective_dimension import effective_dimension
 from ntk.spectral.power_law import fit_power_law
 from ntk.spectral.stability import condition_number, max_learning_rate, noise_floor
+from pipeline.documents import finite
 from pipeline.errors import GateError, InputError
 from pipeline.plan import memory_spectrum
 from pipeline.plan.spectrum import Matrix, resolve_method
@@ -207,7 +208,7 @@ def _label_figures(session: Session, request: Request) -> dict[str, Any]:
         value = alignment_from_products(probes, operator.matvec(probes), request.frobenius, squares)
         session.put(alignment, (0,), np.array([value]))
     fit = float(session.store.read_all(alignment)[0])
-    figures: dict[str, Any] = {"label_alignment": fit if math.isfinite(fit) else None}
+    figures: dict[str, Any] = {"label_alignment": finite(fit)}
     if session.journal.records(name):
         power = session.store.read_all(name).sum(axis=1)
         shares = cumulative_label_power(power[:, None], np.array([float(np.sum(y**2))]))[:, 0]

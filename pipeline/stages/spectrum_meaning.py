@@ -6,7 +6,6 @@ and as measured, training and held-out error under gradient flow, exponents, nor
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -21,6 +20,7 @@ from ntk.spectral.label_law import fit_label_law
 from ntk.spectral.learning_curve import learning_curve
 from ntk.spectral.power_law import fit_power_law
 from ntk.spectral.stability import eigenvalue_bound, noise_floor
+from pipeline.documents import finite
 from pipeline.plan.gram import gram_array
 from pipeline.plan.tasks import Record, Task
 from pipeline.plan.tiles import TileGrid
@@ -237,4 +237,4 @@ def _figures(session: Session, kernel: str, rows: int) -> dict[str, Any]:
 
 def _numbers(values: np.ndarray) -> list[float | None]:
     """As JSON has them; None for what is not finite."""
-    return [float(value) if math.isfinite(value) else None for value in values]
+    return [finite(value) for value in values]
