@@ -79,8 +79,11 @@ def load(config: Data) -> Inputs:
     _check_rows(x)
     # Before rows are held out, so that messages number them as the file does.
     y = readable(y, "data.train.y", config.task)
+    numbers = np.arange(len(x))
     if config.split is not None:
-        x, y, x_test, y_test = _hold_out(x, y, config.split, config.task)
+        numbers, held = _hold_out(len(x), y, config.split, config.task)
+        x_test, y_test = x[held], None if y is None else y[held]
+        x, y = x[numbers], None if y is None else y[numbers]
     elif config.test is not None:
         x_test, y_test = _source(config.test, "data.test", config.task)
         if not len(x_test):
@@ -97,7 +100,7 @@ def load(config: Data) -> Inputs:
     _check_rows(x)
     y, y_test, classes = encode(y, y_test, config.task)
     x, x_test = _normalize(x, x_test, config.normalize)
-    _warn_duplicates(x)
+    _warn_duplicates(x, numbers)
     named = {"x_train": x, "y_train": y, "x_test": x_test, "y_test": y_test}
     prints = {name: digest(array) for name, array in named.items() if array is not None}
     return Inputs(x, y, x_test, y_test, classes, prints)
@@ -208,38 +211,38 @@ def _own_column(source: Source) -> str | None:
     return column if column and Path(file) == Path(source.x) else None
 
 
-def _warn_duplicates(x: np.ndarray) -> None:
+def _warn_duplicates(x: np.ndarray, numbers: np.ndarray) -> None:
     # By digest: sorting the rows themselves would copy them.
     keys = np.array([digest(row) for row in x], "S32")
     _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
     again = np.flatnonzero(first[inverse] != np.arange(len(x)))
     if len(again):
         warnings.warn(
-            f"data.train.x: {len(again)} rows repeat an earlier one (rows {some(again)}): "
+            f"data.train.x: {len(again)} rows repeat an earlier one (rows {some(numbers[again])}): "
             "the Gram matrix is singular without a ridge",
             DataWarning,
             stacklevel=3,
         )
 
 
-def _hold_out(x: np.ndarray, y: np.ndarray | None, split: Split, task: str) -> tuple[Any, ...]:
+def _hold_out(rows: int, y: np.ndarray | None, split: Split, task: str) -> tuple[np.ndarray, np.ndarray]:
+    """The numbers of the rows that are kept and of those that are held out, ascending."""
     from sklearn.model_selection import train_test_split
 
     stratify = y if task == "classification" else None
     try:
         kept, held = train_test_split(
-            np.arange(len(x)),
+            np.arange(rows),
             test_size=split.test,
             random_state=split.seed,
             stratify=stratify,
         )
     except ValueError as error:
         raise InputError(
-            f"data.split: {len(x)} rows cannot be split: {error}",
+            f"data.split: {rows} rows cannot be split: {error}",
             hint="change data.split.test or give data.test",
         ) from None
-    kept, held = np.sort(kept), np.sort(held)
-    return (x[kept], None, x[held], None) if y is None else (x[kept], y[kept], x[held], y[held])
+    return np.sort(kept), np.sort(held)
 
 
 def _check_rows(x: np.ndarray) -> None:

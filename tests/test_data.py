@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -155,6 +156,25 @@ def test_duplicates_are_announced(xy: Any) -> None:
     np.save(folder / "d.npy", x)
     with pytest.warns(DataWarning, match="1 rows repeat an earlier one .rows 7"):
         load(train={"x": str(folder / "d.npy")}, task="none")
+
+
+def test_repeated_rows_are_numbered_as_in_the_file(tmp_path: Path) -> None:
+    x = np.random.default_rng(0).standard_normal((40, 3))
+    x[20:] = x[:20]
+    np.save(tmp_path / "x.npy", x)
+    with pytest.warns(DataWarning, match="repeat") as caught:
+        inputs = load(
+            train={"x": str(tmp_path / "x.npy")},
+            split={"test": 0.25, "seed": 1},
+            task="none",
+            normalize="none",
+        )
+    numbers = str(caught[0].message).split("(rows ")[1].split(")")[0]
+    named = [int(number) for number in re.findall(r"\d+", numbers)]
+    assert named
+    for number in named:
+        assert number >= 20
+        assert sum(np.array_equal(row, x[number]) for row in inputs.x_train) == 2
 
 
 def test_zero_rows_are_announced(xy: Any) -> None:

@@ -28,7 +28,7 @@ def emit(document: dict[str, Any], *, as_json: bool, text: str) -> None:
     if as_json:
         _document(document)
     else:
-        print(text)
+        _print(text)
 
 
 @contextlib.contextmanager
@@ -60,7 +60,8 @@ def reporting(as_json: bool) -> Iterator[None]:
 def fail(error: PipelineError, as_json: bool) -> None:
     """Print an error: a document on stdout when asked for, the message and its hint on stderr."""
     if as_json:
-        _document({"error": {"message": error.message, "hint": error.hint, "exit_code": error.exit_code}})
+        with contextlib.suppress(InputError):  # that nobody can read it does not hide what happened
+            _document({"error": {"message": error.message, "hint": error.hint, "exit_code": error.exit_code}})
     say(f"error: {error.message}")
     if error.hint:
         say(f"hint: {error.hint}")
@@ -79,7 +80,21 @@ def close_document(code: object) -> None:
 
 def _document(content: dict[str, Any]) -> None:
     _printed.append(True)
-    print(strict_json(content))
+    _print(strict_json(content))
+
+
+def _print(text: str) -> None:
+    """Raises InputError where stdout takes no more."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        # What is left of it must not fail again when the process ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise InputError(
+            f"stdout: cannot be written: {error.strerror}", hint="what was computed is stored"
+        ) from None
 
 
 _printed: list[bool] = []

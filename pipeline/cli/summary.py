@@ -19,6 +19,9 @@ def summary_text(document: dict[str, Any]) -> str:
         figures = ", ".join(
             f"leave-one-out {name[4:]} {chosen[name]:.4g}" for name in chosen if name.startswith("loo_")
         )
+        if not figures and "gcv_rmse" in chosen:
+            figures = f"generalised cross-validation rmse {chosen['gcv_rmse']:.4g}"
+        figures = figures or f"solved by {solve['method']}"
         lines.append(f"solve     ridge {chosen['ridge']:g} of {len(solve['ridges'])}: {figures}")
         lines += [
             f"          ridge {entry['ridge']:g} was factored in float64: {entry['fallback']}"

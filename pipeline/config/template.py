@@ -34,7 +34,7 @@ gram:
   compression: none                # none | lz4 (a fifth to a third smaller, pays on slow stores) | zstd
 
 solve:
-  method: auto                     # auto | cholesky | none
+  method: auto                     # auto | cholesky | cg | askotch | none
   factor: float64                  # float64 | float32 (refined to float64 accuracy) | auto
   ridge: [1.0e-6, 1.0e-5, 1.0e-4, 1.0e-3, 1.0e-2]   # relative to the mean diagonal of the Gram matrix
   select: loo                      # what chooses the ridge: loo (leave-one-out) | held_out

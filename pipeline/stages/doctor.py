@@ -20,7 +20,7 @@ from typing import Any
 from pipeline.config.cluster import SCRATCH_VARIABLE, AnyCluster, SlurmCluster
 from pipeline.config.load import load_cluster
 from pipeline.config.sizes import human_bytes
-from pipeline.errors import PipelineError
+from pipeline.errors import InputError, PipelineError
 from pipeline.plan.resources import Resources, machine_memory, resolve
 from pipeline.plan.tasks import Record, Task
 from pipeline.runtime import slurm
@@ -81,8 +81,10 @@ def examine(out: Place, cluster: str | None) -> dict[str, Any]:
         cluster: a name in cluster.yaml, or None for this machine alone.
 
     Raises:
-        InputError: no such cluster.
+        InputError: no such cluster; a file is where a run directory would be.
     """
+    if isinstance(out, Path) and out.exists() and not out.is_dir():
+        raise InputError(f"{out}: is a file, expected a directory", hint="choose another --out")
     where = None if cluster is None else load_cluster(cluster, Path.cwd())
     found = [*machine_probes(), disk_probe(out)] + ([] if where is None else cluster_probes(where, out))
     return {"sound": all(probe.ok for probe in found), "probes": [asdict(probe) for probe in found]}

@@ -101,10 +101,14 @@ def place(text: str | Place) -> Place:
     """The place that a configuration or a command line names.
 
     Raises:
-        InputError: a URL that is none of an S3 store.
+        InputError: a URL that is none of an S3 store, a name that is not UTF-8.
     """
     if not isinstance(text, str):
         return text
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise InputError(f"{text!a}: a name that is not UTF-8", hint="give it another name") from None
     if "://" not in text:
         return Path(text)
     name, _, key = text.removeprefix(SCHEME).rstrip("/").partition("/")

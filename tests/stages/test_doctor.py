@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from pipeline.cli.app import app
 from pipeline.config.cluster import SCRATCH_VARIABLE
+from pipeline.errors import InputError
 from pipeline.stages import doctor
 
 
@@ -41,6 +42,12 @@ def test_a_scratch_directory_is_probed_where_workers_have_one(
     probe = {probe.name: probe for probe in doctor.machine_probes()}["scratch"]
     assert not probe.ok
     assert "read from the store by every worker" in probe.problem
+
+
+def test_a_file_is_no_place_for_a_run(tmp_path: Path) -> None:
+    (tmp_path / "notes").write_text("mine")
+    with pytest.raises(InputError, match="is a file, expected a directory"):
+        doctor.examine(tmp_path / "notes", None)
 
 
 def test_what_fails_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -66,7 +66,7 @@ def test_another_ridge_needs_nothing_of_the_matrix(
         with pytest.raises(InputError, match="is stale"):
             compare(str(directory), str(directory))
     # Whatever would be read of the matrix now is not there.
-    tiles = directory / "store.zarr/gram"
+    tiles = directory / "store.zarr/gram/ntk/c"
     tiles.rename(runner.folder / "tiles")
     after = runner.run("spectrum", **wanted)["spectrum"]["ntk"]
     (runner.folder / "tiles").rename(tiles)
