@@ -37,6 +37,7 @@ class Pivots:
         rank: columns of F.
         residual: diagonal of K − F Fᵀ, (n,), ≥ 0.
         trace: of K.
+        clipped: what was cut off below zero to keep the residual ≥ 0: rounding alone if K is positive semi-definite.
         wants: rows of K that are proposed as pivots, (proposals,), drawn with probability ∝ residual, ties included.
         round: counts the proposals, and with `seed` decides them.
         seed: of the random choices.
@@ -47,6 +48,7 @@ class Pivots:
     rank: int
     residual: Array
     trace: float
+    clipped: float
     wants: NDArray[np.int64]
     round: int
     seed: int
@@ -59,17 +61,18 @@ class Pivots:
 
     @property
     def trace_residual(self) -> float:
-        """tr(K − F Fᵀ), for a positive semi-definite K a bound of ‖K − F Fᵀ‖. Of one that rounding made indefinite
-        diagonal entries of K − F Fᵀ below zero count as zero, and what is indefinite in it is not bounded."""
+        """Σ max((K − F Fᵀ)_ii, 0). Of a positive semi-definite K it is tr(K − F Fᵀ) and bounds ‖K − F Fᵀ‖; of an
+        indefinite one tr(K − F Fᵀ) is `clipped` less, and neither bounds anything: it may be 0 with much left of K."""
         return float(self.residual.sum())
 
 
 def begin_pivots(diagonal: Array, room: int, *, proposals: int, seed: int = 0) -> Pivots:
     """The state before the first rows: rank 0. `diagonal` is K's, (n,); `room` the largest rank."""
-    residual = np.maximum(diagonal, 0.0)
+    residual, clipped = _positive(diagonal)
     n = len(residual)
     start = Pivots(
-        np.empty((min(room, n), n)), 0, residual, float(residual.sum()), np.empty(0, np.int64), 0, seed, proposals
+        np.empty((min(room, n), n)), 0, residual, float(residual.sum()), clipped, np.empty(0, np.int64), 0, seed,
+        proposals,
     )  # fmt: skip
     return _proposed(start)
 
@@ -95,9 +98,18 @@ def grow(state: Pivots, rows: Array) -> Pivots:
     new = scipy.linalg.solve_triangular(lower, new, lower=True, overwrite_b=True, check_finite=False)
     rank = state.rank + len(chosen)
     state.factor[state.rank : rank] = new
-    residual = np.maximum(state.residual - np.einsum("ij,ij->j", new, new), 0.0)
-    residual[pivots] = 0.0
-    return _proposed(dataclasses.replace(state, rank=rank, residual=residual, round=state.round + 1))
+    left = state.residual - np.einsum("ij,ij->j", new, new)
+    left[pivots] = 0.0
+    residual, clipped = _positive(left)
+    clipped += state.clipped
+    return _proposed(
+        dataclasses.replace(state, rank=rank, residual=residual, clipped=clipped, round=state.round + 1)
+    )
+
+
+def _positive(diagonal: Array) -> tuple[Array, float]:
+    """The diagonal without what is below zero in it, and how much that is."""
+    return np.maximum(diagonal, 0.0), -float(np.minimum(diagonal, 0.0).sum())
 
 
 def _accepted(inner: Array, drawn: Array, luck: Array, room: int) -> NDArray[np.int64]:
@@ -134,15 +146,17 @@ class LowRank:
     Attributes:
         vectors: Uᵀ with orthonormal rows, float64 (rank, n).
         values: Λ, descending, (rank,).
-        tail: size that what U Λ Uᵀ leaves of K is taken to have in every direction.
+        tail: size that what U Λ Uᵀ leaves of K is taken to have in every direction, > 0 (`resolved_tail`).
         trace_residual: tr(K − U Λ Uᵀ), for a positive semi-definite K a bound of its norm (`Pivots.trace_residual`);
             NaN where it is not known.
+        clipped: what was set to zero because it was below (`Pivots.clipped`): beyond rounding, K is indefinite.
     """
 
     vectors: Array
     values: Array
     tail: float
     trace_residual: float
+    clipped: float = 0.0
 
     @property
     def rank(self) -> int:
@@ -168,15 +182,21 @@ class LowRank:
         return scale + np.einsum("r,rn,rn->n", weights, self.vectors, self.vectors)
 
 
+def resolved_tail(tail: float, trace: float, n: int) -> float:
+    """`tail`, but not below what rounding may hide of the mean eigenvalue of K: without a ridge a model whose tail is
+    zero has no inverse."""
+    return max(tail, EXHAUSTED * float(np.finfo(np.float64).eps) * trace / n)
+
+
 def from_pivots(state: Pivots) -> LowRank:
     """U and Λ of F Fᵀ, by an orthogonal factorisation of F and the singular values of its small factor."""
     n = state.factor.shape[1]
-    tail = TAIL_SHARE * state.trace_residual / max(n - state.rank, 1)
+    tail = resolved_tail(TAIL_SHARE * state.trace_residual / max(n - state.rank, 1), state.trace, n)
     if not state.rank:
-        return LowRank(np.empty((0, n)), np.empty(0), tail, state.trace_residual)
+        return LowRank(np.empty((0, n)), np.empty(0), tail, state.trace_residual, state.clipped)
     q, r = np.linalg.qr(state.factor[: state.rank].T)
     left, singular, _ = scipy.linalg.svd(r, check_finite=False)
-    return LowRank(np.ascontiguousarray((q @ left).T), singular**2, tail, state.trace_residual)
+    return LowRank(np.ascontiguousarray((q @ left).T), singular**2, tail, state.trace_residual, state.clipped)
 
 
 def nystrom(test: Array, product: Array, trace: float) -> LowRank:
@@ -194,9 +214,8 @@ def nystrom(test: Array, product: Array, trace: float) -> LowRank:
     b = scipy.linalg.solve_triangular(lower, y.T, lower=True, check_finite=False).T
     vectors, singular, _ = scipy.linalg.svd(b, full_matrices=False, check_finite=False)
     values = np.maximum(singular**2 - shift, 0.0)
-    return LowRank(
-        np.ascontiguousarray(vectors.T), values, float(values[-1]), max(trace - float(values.sum()), 0.0)
-    )
+    left, tail = trace - float(values.sum()), resolved_tail(float(values[-1]), trace, len(test))
+    return LowRank(np.ascontiguousarray(vectors.T), values, tail, max(left, 0.0), max(-left, 0.0))
 
 
 def nystrom_test(n: int, rank: int, *, seed: int | list[int] = 0) -> Array:

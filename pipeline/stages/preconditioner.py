@@ -10,6 +10,7 @@ import numpy as np
 
 from ntk.linalg import low_rank
 from ntk.linalg.low_rank import LowRank
+from pipeline.documents import finite
 from pipeline.errors import InputError
 from pipeline.plan.iterative import PROPOSALS
 from pipeline.stages.operator import GramOperator
@@ -39,14 +40,16 @@ def build(session: Session, operator: GramOperator, problem: Regression, rank: i
     """
     if not rank:
         n = operator.n
-        return LowRank(np.empty((0, n)), np.empty(0), 0.0, problem.norms.trace)
+        trace = problem.norms.trace
+        return LowRank(np.empty((0, n)), np.empty(0), low_rank.resolved_tail(0.0, trace, n), trace)
     stored = session.journal.latest(VALUES, (0,)) if session.store.exists(VALUES) else None
     if stored is not None and session.store.array(VALUES).attrs["fingerprint"] == session.fingerprint(
         "solve"
     ):
         vectors = session.store.read_all(VECTORS) if stored.note["rank"] else np.empty((0, operator.n))
         values = session.store.read(VALUES, (0,))[: stored.note["rank"]]
-        return LowRank(vectors, values, stored.note["tail"], stored.note["trace_residual"])
+        note = stored.note
+        return LowRank(vectors, values, note["tail"], note["trace_residual"], note.get("clipped", math.nan))
     made = _nystrom(operator, problem, rank) if session.config.solve.preconditioner == "nystrom" else _pivoted(
         session, operator, problem, rank
     )  # fmt: skip
@@ -88,9 +91,10 @@ def _store(session: Session, made: LowRank) -> None:
             session.put(VECTORS, (start // CHUNK_ROWS, 0), made.vectors[start : start + CHUNK_ROWS])
     session.create(VALUES, (max(rank, 1),), (max(rank, 1),), fingerprint=mark)
     values = made.values if rank else np.zeros(1)
-    session.put(
-        VALUES, (0,), values, {"rank": rank, "tail": made.tail, "trace_residual": made.trace_residual}
-    )
+    note = {
+        "rank": rank, "tail": made.tail, "trace_residual": made.trace_residual, "clipped": made.clipped
+    }  # fmt: skip
+    session.put(VALUES, (0,), values, note)
 
 
 def predicted_products(made: LowRank, shift: float, tolerance: float) -> int:
@@ -111,4 +115,5 @@ def figures(made: LowRank, method: str) -> dict[str, Any]:
         "preconditioner": method if made.rank else "none",
         "rank": made.rank,
         "trace_residual": made.trace_residual,
+        "trace_clipped": finite(made.clipped),
     }

@@ -43,6 +43,45 @@ def test_what_is_left_is_positive_and_its_trace_known(n, rank, proposals, seed):
     assert np.linalg.norm(left, 2) <= made.trace_residual + 1e-12 * n
 
 
+@settings(deadline=None, max_examples=40)
+@given(st.integers(5, 40), st.integers(1, 12), st.floats(-12, -2), st.integers(0, 2**31))
+def test_of_an_indefinite_matrix_it_is_known_what_was_clipped(n, proposals, exponent, seed):
+    """Σ residual − clipped = tr(K − F Fᵀ), whatever K; of a kernel only rounding is clipped."""
+    values = np.append(np.geomspace(1, 1e-9, n - 1), -(10.0**exponent))
+    q, _ = np.linalg.qr(np.random.default_rng(seed).standard_normal((n, n)))
+    matrix = (q * values) @ q.T
+    state = pivoted((matrix + matrix.T) / 2, n, proposals, seed)
+    factor = state.factor[: state.rank]
+    trace = np.trace(matrix) - np.sum(factor**2)
+    # Rounding of F Fᵀ, which is as large as F where K is indefinite.
+    rounding = 1e-13 * (1 + np.sum(factor**2))
+    assert np.min(state.residual) >= 0 and state.clipped >= 0
+    assert abs(state.trace_residual - state.clipped - trace) <= rounding
+    assert pivoted(kernel(n, seed), n, proposals, seed).clipped <= 1e-12 * n
+
+
+def test_an_exhausted_residual_says_that_something_was_clipped():
+    """A trace residual of 0 bounds nothing of what is left of an indefinite matrix; what was clipped shows it."""
+    q, _ = np.linalg.qr(np.random.default_rng(0).standard_normal((40, 40)))
+    matrix = (q * np.append(np.geomspace(1, 1e-3, 10), np.full(30, -1e-6))) @ q.T
+    state = pivoted(matrix, 40)
+    factor = state.factor[: state.rank]
+    left = np.linalg.norm(matrix - factor.T @ factor, 2)
+    assert state.finished and state.trace_residual < 1e-7 < left
+    assert state.clipped > 1e-6
+
+
+@pytest.mark.parametrize("matrix", [np.ones((9, 9)), np.eye(9), np.diag(np.arange(9.0))])
+def test_without_a_ridge_the_model_has_an_inverse(matrix):
+    v, test = np.ones((9, 1)), low_rank.nystrom_test(9, 4)
+    for made in (
+        low_rank.from_pivots(pivoted(matrix, 9)), low_rank.nystrom(test, matrix @ test, np.trace(matrix))
+    ):  # fmt: skip
+        model = dense(made) + made.tail * np.eye(9)
+        np.testing.assert_allclose(model @ made.precondition(0.0, v), v, atol=0.1)
+        assert np.all(made.inverse_diagonal(0.0) > 0)
+
+
 def test_a_matrix_of_low_rank_is_found_out_and_repeated_rows_are_no_pivots():
     x = np.random.default_rng(0).standard_normal((20, 5))
     matrix = np.repeat(np.repeat(x @ x.T, 4, axis=0), 4, axis=1)
