@@ -17,12 +17,12 @@ def compiled(run: Callable[..., Any]) -> Any:
     activations up to two fifths of their time. On a GPU without trying algorithms for products out, which takes ten
     seconds for a network of three layers, gains nothing, and lets last digits depend on what a clock showed.
     """
-    options = {"xla_cpu_prefer_vector_width": 512} if jax.default_backend() == "cpu" else {AUTOTUNING: 0}
+    options = (
+        {"xla_cpu_prefer_vector_width": 512}
+        if jax.default_backend() == "cpu"
+        else {"xla_gpu_autotune_level": 0}
+    )
     return jax.jit(run, compiler_options=options)
-
-
-AUTOTUNING = "xla_gpu_autotune_level"
-"""XLA's option that says how products on a GPU are tried out; 0: not at all."""
 
 
 def on_device(array: np.ndarray) -> jax.Array:

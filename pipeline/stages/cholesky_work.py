@@ -189,12 +189,14 @@ class CholeskyWork:
         """A = (K + λI)⁻¹ Y for all right-hand sides: U⁻¹ Z, or by refinement around a float32 factor."""
         array, frobenius, note = task.args
         factor, triangle = Factor.of(array), self.triangle(array)
-        note = note | {"factor": factor.dtype, "log_determinant": triangle.log_determinant()}
+        note = note | {"factor": factor.dtype}
         if factor.dtype == "float64":
             z = [self.store.read(factor.forward, (block, 0)) for block in range(self.grid.blocks)]
-            return triangle.backward(np.concatenate(z))[None], note
-        alpha, found = self.refined(factor, triangle, frobenius)
-        return alpha[None], note | found | self.determinant(factor, triangle)
+            alpha = triangle.backward(np.concatenate(z))
+        else:
+            alpha, found = self.refined(factor, triangle, frobenius)
+            note |= found
+        return alpha[None], note | self.determinant(factor, triangle)
 
     def gates(self, task: Task) -> tuple[np.ndarray, dict[str, Any]]:
         """‖Y − (K + λI) A‖ of each column, and the gates on a float64 factor and on its solution."""
@@ -217,14 +219,8 @@ class CholeskyWork:
     def inverse(self, task: Task) -> tuple[np.ndarray, dict[str, Any]]:
         """The diagonal of (K + λI)⁻¹ on one block."""
         name, j = task.args
-        factor, store, upper = Factor.of(name), self.store, tuple(self.grid.upper())
-
-        def tile(i: int, k: int) -> Any:
-            for after in upper[self.grid.index(i, k) + 1 :][:1]:
-                self.tiles.expect(store, factor.array, after)
-            return self.tiles.operand(store, factor.array, (i, k))
-
-        return self.tiles.inverse_diagonal_block(tile, self.blocks, j), {}
+        read = self._reader(Factor.of(name).array, self.tiles.operand)
+        return self.tiles.inverse_diagonal_block(read, self.blocks, j), {}
 
     def triangle(self, array: str) -> Triangle:
         """A factor in the store."""
@@ -265,13 +261,18 @@ class CholeskyWork:
         }
 
     def determinant(self, factor: Factor, triangle: Triangle) -> dict[str, float]:
-        """log det(K + λI) by a float32 factor and what that lacks, with half the width of its 95 % interval; `triangle`
-        in tiles, each of which is converted to float64 as it is used."""
+        """log det(K + λI); by a float32 factor with what that lacks, and half the width of its 95 % interval. Then
+        `triangle` must be in tiles, each of which is converted to float64 as it is used."""
+        value = triangle.log_determinant()
+        if factor.dtype == "float64":
+            return {"log_determinant": value}
         lacks = log_determinant.correction(
             self._product(factor), triangle.forward, triangle.backward, self.grid.n
         )
-        value = triangle.log_determinant() + float(lacks.value)
-        return {"log_determinant": value, "log_determinant_error": float(lacks.half_width)}
+        return {
+            "log_determinant": value + float(lacks.value),
+            "log_determinant_error": float(lacks.half_width),
+        }
 
     def _product(self, factor: Factor) -> Callable[[np.ndarray], np.ndarray]:
         """X ↦ (K + λI) X in float64, one pass over the Gram tiles."""
@@ -283,16 +284,18 @@ class CholeskyWork:
 
         return product
 
-    def _reader(self, array: str) -> Callable[[int, int], np.ndarray]:
+    def _reader(
+        self, array: str, take: Callable[[ArrayStore, str, tuple[int, int]], Any] = ArrayStore.view
+    ) -> Callable[[int, int], Any]:
         """Tiles of an array for a pass over its rows, up or down: the neighbours are asked for meanwhile."""
         store, tiles = self.store, tuple(self.grid.upper())
 
-        def read(i: int, j: int) -> np.ndarray:
+        def read(i: int, j: int) -> Any:
             position = self.grid.index(i, j)
             for neighbour in (position - 1, position + 1):
                 if 0 <= neighbour < len(tiles):
-                    store.expect(array, tiles[neighbour])
-            return store.view(array, (i, j))
+                    self.tiles.expect(store, array, tiles[neighbour])
+            return take(store, array, (i, j))
 
         return read
 

@@ -46,12 +46,13 @@ class DenseWork:
         with threadpool_limits(self.threads, "blas"):
             upper = self._factored(factor)
             triangle = Triangle(lambda i, j: upper, [slice(0, tiles.grid.n)])
-            note = note | {"factor": factor.dtype, "log_determinant": triangle.log_determinant()}
+            note = note | {"factor": factor.dtype}
             if factor.dtype == "float32":
                 alpha, found = tiles.refined(factor, triangle, frobenius)
                 cut = Triangle(lambda i, j: upper[tiles.grid.rows(i), tiles.grid.rows(j)], tiles.blocks)
                 note |= found | tiles.determinant(factor, cut)
             else:
+                note |= tiles.determinant(factor, triangle)
                 alpha = triangle.solve(targets(tiles.directory, tiles.token, tiles.grid))
             put((ALPHA, (factor.index, 0, 0)), alpha[None], note)
             if factor.dtype == "float64":

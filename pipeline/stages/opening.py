@@ -69,8 +69,10 @@ def open_session(
             ) from None
     stages = depends(config, identity, inputs.fingerprints)
     with Lease(directory, lease, waiting=waiting) as held:
+        journal = Journal(directory).load()
+        store = ArrayStore(directory, journal, writable=True)
         if stored_facts is None:
-            rundir.refuse_unlike(directory, identity, grid)
+            rundir.refuse_unlike(store, identity, grid)
         if lease == "run" or stored_facts is None:
             facts = rundir.facts_of(identity, stages) | {
                 "folder": str(folder),
@@ -82,8 +84,6 @@ def open_session(
             # Said before anything is changed: whoever finds a half-grown run finishes that first.
             growing = {} if grown_from is None else {extending.EXTENDING: grown_from}
             rundir.write_run_yaml(directory, config, facts | growing)
-        journal = Journal(directory).load()
-        store = ArrayStore(directory, journal, writable=True)
         if lease == "run":
             store.sweep()
         session = Session(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import platform
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline.config import yaml
 from pipeline.config.load import RESOLVED
@@ -19,9 +19,15 @@ from pipeline.store.journal import Journal, StageRecord
 from pipeline.store.layout import RunLayout
 from pipeline.store.place import Place
 
+if TYPE_CHECKING:
+    from pipeline.store.reading import ArrayReader
+
 _FACTS = {"identity", "fields", "stages", "rows", "tile"}
 
-REPAIRING, REPLACING = "repairing", "replacing"
+REPAIRING = "repairing"
+"""Status of a stage that was done, and of which something was lost."""
+
+REPLACING = "replacing"
 """Status of a stage that was recorded, and then begun for another configuration."""
 
 _VERSIONED = ("ntk-pipeline", "jax", "numpy", "scipy", "zarr", "distributed")
@@ -77,29 +83,26 @@ def _read(file: Place) -> tuple[dict[str, Any] | None, str | None]:
     return found, None
 
 
-def refuse_unlike(directory: Place, identity: Depends, grid: TileGrid) -> None:
-    """Stop when a directory whose run.yaml is lost holds another Gram matrix than this one, or other tiles of it.
+def refuse_unlike(store: ArrayReader, identity: Depends, grid: TileGrid) -> None:
+    """Stop when a store whose run.yaml is lost holds another Gram matrix than this one, or other tiles of it.
 
     Raises:
         InputError: it does; nothing was changed.
     """
-    from pipeline.store.arrays import ArrayReader  # Zarr, which those who only read run.yaml do without
-
-    store = ArrayReader(directory, Journal(directory).load())
     for name in store.journal.arrays():
         if not (name.startswith("gram/") and store.exists(name)):
             continue
         array = store.array(name)
         if array.chunks[0] != grid.tile:
             raise InputError(
-                f"{directory}: its run.yaml is lost, and {name} there has tiles of {array.chunks[0]} rows, not "
+                f"{store.directory}: its run.yaml is lost, and {name} there has tiles of {array.chunks[0]} rows, not "
                 f"{grid.tile}; nothing was changed",
                 hint=f"--set gram.tile={array.chunks[0]}, or give another --out",
             )
         if array.attrs["fingerprint"] != fingerprint(identity) or array.shape != (grid.n, grid.n):
             raise InputError(
-                f"{directory}: its run.yaml is lost, and {name} there is of other data or another kernel; nothing was "
-                "changed",
+                f"{store.directory}: its run.yaml is lost, and {name} there is of other data or another kernel; "
+                "nothing was changed",
                 hint="give the configuration that the run was made with, or another --out",
             )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -117,14 +117,18 @@ class Session:
         self.journal.refresh()
         return metrics
 
+    def reopen(self, stages: Collection[str]) -> None:
+        """Those of these stages that this run has are no longer done. Before their tiles go: a kill in between leaves
+        nothing believed."""
+        for stage in self.stages:
+            if stage in stages:
+                self.writer.stage(stage, self.fingerprint(stage), rundir.REPAIRING)
+
     def forget_missing(self) -> list[str]:
         """Void the records of arrays that are not in the store any more, whoever removed them, so that their stages
         make them again; returns their names."""
         names = RunLayout(self.directory).missing(self.journal.arrays())
-        for stage in {STAGE_OF[name.split("/")[0]] for name in names}:
-            # First the stages are no longer done: a kill in between leaves nothing believed.
-            if stage in self.stages:
-                self.writer.stage(stage, self.fingerprint(stage), rundir.REPAIRING)
+        self.reopen({STAGE_OF[name.split("/")[0]] for name in names})
         for name in names:
             self.writer.invalidate(name)
         self.journal.refresh()

@@ -74,16 +74,11 @@ def repair(session: Session, plan: Plan, faults: Sequence[TileFault]) -> dict[st
     by_array: dict[str, list[tuple[int, ...]]] = {}
     for fault in faults:
         by_array.setdefault(fault.array, []).append(fault.key)
-    groups = [fault.array.removesuffix(GROUP).rstrip("/") for fault in faults if fault.array.endswith(GROUP)]
-    for name in groups:
-        by_array.pop(group_key(name))
+    for name in [name for name in by_array if name.endswith(GROUP)]:
+        del by_array[name]
+        session.store.mend_group(name.removesuffix(GROUP).rstrip("/"))
     hit = set(STAGES) if by_array.pop(JOURNAL, None) else {STAGE_OF[name.split("/")[0]] for name in by_array}
-    for stage in STAGES:
-        # First the stages are no longer done, then their tiles go: a kill in between leaves nothing believed.
-        if stage in hit and stage in session.stages:
-            session.writer.stage(stage, session.fingerprint(stage), rundir.REPAIRING)
-    for name in groups:
-        session.store.mend_group(name)
+    session.reopen(hit)
     for name, keys in by_array.items():
         session.discard(name, keys)
     metrics: dict[str, Any] = {}
